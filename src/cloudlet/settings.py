@@ -1,0 +1,143 @@
+"""The knobs: one tree, read once, and the only reader of the process environment.
+
+Every setting can be given as ``CLOUDLET_<NAME>``; command-line options win over the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cloudlet.model.sandbox import Rung
+
+
+class Settings(BaseSettings):
+    """All settings of one installation. Durations end in ``_s``, sizes in ``_mb`` or ``_bytes``."""
+
+    model_config = SettingsConfigDict(env_prefix="CLOUDLET_", frozen=True, extra="ignore")
+
+    data: Path = Field(default_factory=lambda: Path.home() / ".cloudlet")
+    """Data directory: everything that must survive a restart."""
+    host: str = "127.0.0.1"
+    """Address the edge listens on."""
+    port: int = Field(default=8787, ge=0, le=65535)
+    """Port the edge listens on; 0 takes a free one."""
+    public_url: str = ""
+    """How clients reach the edge, when it is not ``http://HOST:PORT``."""
+    rung: Rung = Rung.PROCESS
+    """How instances are isolated."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    envoy_concurrency: int = Field(default=1, ge=1, le=64)
+    """Worker threads of the edge."""
+    instances_max: int = Field(default=200, ge=1)
+    """Instances this node runs at most, all functions together."""
+    pool_node: int = Field(default=1, ge=0, le=64)
+    """Node.js cells kept waiting."""
+    pool_python: int = Field(default=1, ge=0, le=64)
+    """Python cells kept waiting."""
+    concurrent_executions_max: int = Field(default=1000, ge=1)
+    """Running and waiting calls of one function at most."""
+    trusted_hops: int = Field(default=0, ge=0, le=10)
+    """Proxies in front of the edge whose ``x-forwarded-for`` is believed."""
+    anonymous_sign_in: bool = True
+    """Whether anybody may get an anonymous session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things are, from the data directory."""
+
+    data: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "lock"
+
+    @property
+    def control_db(self) -> Path:
+        return self.data / "control.db"
+
+    @property
+    def documents(self) -> Path:
+        """One SQLite file per environment: ``<environment>.db``."""
+        return self.data / "documents"
+
+    @property
+    def code(self) -> Path:
+        """``<environment>/<function>/<digest>/``: immutable code of versions."""
+        return self.data / "code"
+
+    @property
+    def cache(self) -> Path:
+        """Dependencies and package downloads; may be deleted while nothing runs."""
+        return self.data / "cache"
+
+    @property
+    def logs(self) -> Path:
+        """``<environment>/<function>.jsonl`` written by the node."""
+        return self.data / "logs"
+
+    @property
+    def runtimes(self) -> Path:
+        """Node.js versions fetched on demand."""
+        return self.data / "runtimes"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and the edge's files; short, because a socket path has at most 107 bytes."""
+        mark = hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:10]
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        if len(base) > 40:
+            base = "/tmp"  # noqa: S108 - the directory below is made with mode 0700 and checked for its owner
+        return Path(base) / f"cloudlet-{os.getuid()}-{mark}"
+
+    @property
+    def node_socket(self) -> Path:
+        """The node: start, quiesce, stop, report (NodeClient)."""
+        return self.run / "node.sock"
+
+    @property
+    def platform_socket(self) -> Path:
+        """The node hands the platform listeners of its instances to the api process here."""
+        return self.run / "platform.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        """Control: changed, publish, prepare, status."""
+        return self.run / "control.sock"
+
+    @property
+    def activator_socket(self) -> Path:
+        """Calls that no instance can take at once. The node holds the listener; its backlog is the queue."""
+        return self.run / "activator.sock"
+
+    @property
+    def api_socket(self) -> Path:
+        """What the edge sends to the api process. The node holds the listener."""
+        return self.run / "api.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        """The command line's way in, mode 0600. The node holds the listener."""
+        return self.run / "admin.sock"
+
+    @property
+    def xds_socket(self) -> Path:
+        """Endpoint stream from control to the edge."""
+        return self.run / "xds.sock"
+
+    @property
+    def edge(self) -> Path:
+        """The edge's configuration as files anyone can read."""
+        return self.run / "edge"
+
+    @property
+    def instances(self) -> Path:
+        """``<instance>.sock`` and ``<instance>/`` (private temporary directory)."""
+        return self.run / "i"

@@ -1,0 +1,1 @@
+"""Control records: environments, functions, users, keys."""
