@@ -346,3 +346,20 @@ class Internal(PlatformError):
     """Something went wrong on our side."""
 
     code = "internal"
+
+
+def error_class(code: str) -> type[PlatformError]:
+    """The class with this code; Internal for codes that are not known (a newer peer)."""
+    return _BY_CODE.get(code, Internal)
+
+
+def _walk(root: type[PlatformError]) -> dict[str, type[PlatformError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _walk(child)
+    return found
+
+
+_BY_CODE = {code: found for code, found in _walk(PlatformError).items() if code != "internal"} | {
+    Internal.code: Internal
+}
