@@ -128,8 +128,13 @@ class UserRecords(Protocol):
         """Mark the token used and return it as it was *before* (``used_at`` set = reuse); None if unknown."""
         ...
 
-    async def revoke_session(self, environment: str, session_id: str) -> None:
-        """Delete every refresh token of the session."""
+    async def revoke_session(self, environment: str, session_id: str, until: float) -> None:
+        """Delete every refresh token of the session, and remember it as revoked until its last access token
+        has expired."""
+        ...
+
+    def revoked_sessions(self, now: float) -> dict[str, float]:
+        """Sessions whose access tokens must be refused, with the moment until which to refuse them."""
         ...
 
 
@@ -140,7 +145,13 @@ class KeyRecords(Protocol):
         """Newest first."""
         ...
 
-    async def add_signing_key(self, key: SigningKey) -> None: ...
+    async def add_signing_key(self, key: SigningKey) -> None:
+        """Record a key. For a known `kid` only `retired_at` is taken over."""
+        ...
+
+    async def delete_signing_key(self, kid: str) -> None:
+        """Forget a key that no living token was signed with. Unknown ids are fine."""
+        ...
 
 
 class ControlRecords(EnvironmentRecords, FunctionRecords, UserRecords, KeyRecords, Protocol):
