@@ -1,0 +1,270 @@
+"""The store seam: what an engine has to give, and the records that cross the seam.
+
+An engine gives durability, consistent reads, ordered byte-key indexes and a change log. What a filter, an
+order or an update *means* is never decided by an engine: it runs the closures it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from cloudlet.docdb.bytekeys import LOSSLESS_BYTES_MAX, KeyPart, lossless_key
+from cloudlet.docdb.filter import Where
+from cloudlet.docdb.filter.ast import EVERYTHING
+from cloudlet.docdb.planner import IndexInfo
+from cloudlet.docdb.sort import Sort
+from cloudlet.docdb.values import Document, Regex, Value
+from cloudlet.model.errors import CollectionNotFound, InvalidDocument
+
+T = TypeVar("T")
+
+
+class Preset(Enum):
+    """Who may do what with a collection without a custom rule (the vendors' four values of ``aclTag``)."""
+
+    READONLY = "READONLY"
+    """Everybody reads, the creator writes."""
+    PRIVATE = "PRIVATE"
+    """Only the creator reads and writes."""
+    ADMINWRITE = "ADMINWRITE"
+    """Everybody reads, only the server writes."""
+    ADMINONLY = "ADMINONLY"
+    """Only the server reads and writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """One collection as the catalog knows it. ``number`` names its tables and is never used again."""
+
+    number: int
+    name: str
+    preset: Preset
+    indexes: tuple[IndexInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored document. ``rev`` starts at 1 and grows with each change; ``size`` is that of the stored
+    text.
+    """
+
+    did: int
+    id_key: bytes
+    rev: int
+    size: int
+    document: Document
+
+
+class Want(Enum):
+    """What a read returns."""
+
+    ROWS = "rows"
+    COUNT = "count"
+    KEYS = "keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One query. Without a limit everything that matches is wanted, within the limits on size and time."""
+
+    collection: str
+    where: Where
+    sort: Sort = ()
+    skip: int = 0
+    limit: int | None = None
+    want: Want = Want.ROWS
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether this is the size of the whole collection, which needs no look at the documents."""
+        return self.want is Want.COUNT and self.limit is None and self.where.node == EVERYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to a read; of ``rows``, ``count`` and ``keys`` the one that was wanted is filled."""
+
+    rows: Sequence[Row] = ()
+    count: int = 0
+    keys: Sequence[tuple[bytes, int, int]] = ()
+    """Id key, revision and size."""
+    examined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store this document: a new one, or in place of ``before``."""
+
+    document: Document
+    before: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[T]):
+    """What a turn changes, and what its caller is told."""
+
+    result: T
+    puts: Sequence[Put] = ()
+    deletes: Sequence[Row] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """The rows a turn works on: what matches now, at most ``limit`` of it (None: all)."""
+
+    where: Where
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The rows a turn works on: those of these ids that exist now."""
+
+    ids: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[T]):
+    """One atomic write: read the target, decide, write.
+
+    ``decide`` is a pure function of the rows (an engine may call it again after a conflict). What it raises
+    undoes nothing but this turn and reaches the caller.
+    """
+
+    collection: str
+    at_ms: int
+    decide: Callable[[Sequence[Row]], Decision[T]]
+    target: Select | Keys | None = None
+
+
+class Operation(Enum):
+    """What happened to a document."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of the change log. Sequence numbers ascend without gaps in the order of commits."""
+
+    seq: int
+    collection: str
+    document_id: Value
+    rev: int
+    operation: Operation
+    before: Document | None
+    after: Document | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCollection:
+    """Make an empty collection with the index on owner and id. AlreadyExists if there is one of that name."""
+
+    name: str
+    preset: Preset
+
+
+@dataclass(frozen=True, slots=True)
+class DropCollection:
+    """Remove a collection, its documents and its indexes. Its past changes stay in the log."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetPreset:
+    """Change a collection's preset, effective for the next request."""
+
+    name: str
+    preset: Preset
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIndex:
+    """Make an index and fill it. DuplicateKey if it is unique and documents collide."""
+
+    collection: str
+    name: str
+    parts: tuple[KeyPart, ...]
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DropIndex:
+    """Remove an index. NotFound if there is none of that name."""
+
+    collection: str
+    name: str
+
+
+SchemaChange: TypeAlias = CreateCollection | DropCollection | SetPreset | CreateIndex | DropIndex
+
+
+class Store(Protocol):
+    """The documents of one environment.
+
+    *Reads* see one committed state, and everything whose commit was answered before they began. A read that
+    looks at few documents runs at once; one that would cost more, or whose filter is costly, runs in a
+    process that is killed at its time limit (QueryTooCostly). *Commits* are atomic, durable when they return,
+    and applied in the order of ``seq``. A cancelled commit may still happen. Errors of every method:
+    CollectionNotFound, and StoreUnavailable when the engine cannot work (nothing was changed), OutcomeUnknown
+    when a write may or may not have happened.
+    """
+
+    def catalog(self) -> Mapping[str, CollectionInfo]:
+        """The collections by name, as of the last schema change. The mapping never changes."""
+        ...
+
+    async def define(self, change: SchemaChange) -> None:
+        """Change the schema: all of it or nothing."""
+        ...
+
+    async def read(self, read: Read) -> Found:
+        """Answer a query. Also raises QueryTooCostly and ResultTooLarge."""
+        ...
+
+    async def get_many(self, collection: str, ids: Sequence[bytes]) -> list[Row]:
+        """The rows of those id keys that exist, in the order asked for."""
+        ...
+
+    async def commit(self, turn: Turn[T]) -> T:
+        """Run one turn; returns the decision's result once it is durable.
+
+        Also raises DuplicateKey, InvalidDocument, what ``decide`` raises, and Overrun if the target cannot be
+        read cheaply inside the writer (find the ids with a read, then come with Keys).
+        """
+        ...
+
+    async def changes(self, after_seq: int, limit: int) -> list[Change]:
+        """Changes with ``seq`` above ``after_seq``, oldest first, at most ``limit``."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes that wait, then let go of everything. Repeating it does nothing."""
+        ...
+
+
+def find_collection(catalog: Mapping[str, CollectionInfo], name: str) -> CollectionInfo:
+    """The collection's entry; raises CollectionNotFound with both texts that applications look for."""
+    info = catalog.get(name)
+    if info is None:
+        raise CollectionNotFound(f"database collection not exists: Db or Table not exist: {name[:80]}")
+    return info
+
+
+def id_key(value: Value) -> bytes:
+    """The key of an ``_id``; raises InvalidDocument for what cannot be an id."""
+    if value is None or isinstance(value, list | Regex):
+        raise InvalidDocument("the _id of a document cannot be null, an array or a regular expression")
+    if type(value) is dict and any(name.startswith("$") for name in value):
+        raise InvalidDocument("the _id of a document cannot be an object with fields that start with $")
+    key = lossless_key(value)
+    if len(key) > LOSSLESS_BYTES_MAX:
+        raise InvalidDocument(f"the _id of a document may have {LOSSLESS_BYTES_MAX} bytes")
+    return key

@@ -1,0 +1,103 @@
+"""How a document is written into a store: JSON in which no type is lost.
+
+Text, booleans, null, integers and finite numbers are JSON's own (``1`` and ``1.0`` stay different).
+Everything else is an object with exactly one key that starts with ``$``; a user's object of that shape is
+wrapped in ``$esc``, so a stored document can never be mistaken for something it is not. SQLite keeps this
+text as JSONB.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from cloudlet.docdb.limits import DEPTH_MAX
+from cloudlet.docdb.values import Document, ObjectId, Regex, Value, date_from_ms, date_to_ms
+from cloudlet.model.errors import Internal, InvalidDocument
+
+_ESCAPE: Final = "$esc"
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+def encode_body(document: Document, bytes_max: int) -> str:
+    """The stored text of a document; raises InvalidDocument beyond ``bytes_max`` or ``DEPTH_MAX`` levels."""
+    raw = _encoder.encode(_pack(document, DEPTH_MAX))
+    if len(raw) > bytes_max:
+        raise InvalidDocument(f"the document has {len(raw)} bytes; the limit is {bytes_max}")
+    return raw.decode()
+
+
+def decode_body(text: str) -> Document:
+    """The document of a stored text. Raises Internal if it was not written by ``encode_body``."""
+    try:
+        document = _decoder.decode(text)
+        if '"$' in text:
+            document = _unpack(document)
+    except (msgspec.MsgspecError, LookupError, ValueError, TypeError) as exc:
+        raise Internal("a stored document cannot be read") from exc
+    if type(document) is not dict:
+        raise Internal("a stored document is not an object")
+    return document
+
+
+def encode_value(value: Value) -> str:
+    """The stored text of any prepared value (for jobs sent to a worker, not for collections)."""
+    return _encoder.encode(_pack(value, DEPTH_MAX + 2)).decode()
+
+
+def decode_value(text: str) -> Value:
+    """The reverse of ``encode_value``."""
+    return _unpack(_decoder.decode(text))
+
+
+def _pack(value: Value, depth: int) -> Any:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if depth <= 0 and (kind is dict or kind is list):
+        raise InvalidDocument(f"the document is nested more than {DEPTH_MAX} levels deep")
+    if kind is dict:
+        packed = {name: _pack(item, depth - 1) for name, item in value.items()}
+        return {_ESCAPE: packed} if len(packed) == 1 and next(iter(packed)).startswith("$") else packed
+    if kind is list:
+        return [_pack(item, depth - 1) for item in value]
+    if kind is float:
+        return value if math.isfinite(value) else {"$num": repr(value)}
+    if kind is datetime:
+        return {"$date": date_to_ms(value)}
+    if kind is ObjectId:
+        return {"$oid": str(value)}
+    if kind is bytes:
+        return {"$bin": base64.b64encode(value).decode()}
+    if kind is Regex:
+        return {"$re": [value.pattern, value.options]}
+    raise Internal(f"a value of type {kind.__name__} reached the store")
+
+
+_WRAPPED: Final[dict[str, Callable[[Any], Value]]] = {
+    "$date": date_from_ms,
+    "$oid": ObjectId.from_hex,
+    "$num": float,
+    "$bin": base64.b64decode,
+    "$re": lambda parts: Regex(*parts),
+    _ESCAPE: lambda value: {name: _unpack(item) for name, item in value.items()},
+}
+
+
+def _unpack(value: Any) -> Value:
+    kind = type(value)
+    if kind is dict:
+        if len(value) == 1:
+            name = next(iter(value))
+            if name.startswith("$"):
+                return _WRAPPED[name](value[name])
+        return {name: _unpack(item) for name, item in value.items()}
+    if kind is list:
+        return [_unpack(item) for item in value]
+    return value
