@@ -1,0 +1,1 @@
+"""The Python shim's files. The platform starts ``shim.py`` and never imports any of this."""
