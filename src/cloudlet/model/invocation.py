@@ -34,6 +34,8 @@ QUEUED_US = "x-cloudlet-queued-us"
 
 BUSY = "x-cloudlet-busy"
 """Reply header: the call was refused before it started and may be given to another instance."""
+FINAL = "x-cloudlet-final"
+"""Reply header: the instance ends after this reply and must be given nothing more."""
 ERROR = "x-cloudlet-error"
 """Reply header: `code` of a FunctionError; the body is the dialect D error object."""
 

@@ -76,6 +76,17 @@ class InstanceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """One of the platform's own processes (edge, control, api) as it is now."""
+
+    name: str
+    pid: int
+    """0 while it does not run."""
+    ready: bool
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """Everything a node holds: the truth from which control rebuilds itself."""
 
@@ -84,6 +95,10 @@ class NodeReport:
     pools: Mapping[Runtime, int] = field(default_factory=dict)
     """Cells waiting, per runtime."""
     rung: Rung = Rung.PROCESS
+    pid: int = 0
+    """Of the node itself."""
+    processes: tuple[ProcessStatus, ...] = ()
+    """The platform's own processes on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
