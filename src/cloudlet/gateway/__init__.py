@@ -1,0 +1,1 @@
+"""The doors: what calls pass on their way to an instance."""
