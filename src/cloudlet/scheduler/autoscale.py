@@ -1,0 +1,129 @@
+"""How many instances a version should have: a pure function of its signals, its rule and the time.
+
+Three answers are combined by their maximum:
+
+* what is needed *now*: calls that run or wait. A new instance helps only those that are still waiting once
+  it has started, so what the present instances clear in that time is left out (a slow start never floods
+  the node);
+* what was needed lately: the highest need within the keep-alive, so that the end of a burst throws nothing
+  away and an idle version falls to its minimum exactly one keep-alive after it was last needed;
+* in burst mode (need more than doubled) the count never falls, whatever the keep-alive.
+
+A call is counted once: the edge's figures include calls that it handed to the activator, therefore the
+larger of the two counts is taken, not the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cloudlet.model.function import ScaleRule
+
+from .signals import Signals
+
+BURST_S_MIN = 2.0
+BURST_STARTS = 4
+"""Burst mode lasts at least two seconds, or as long as this many starts take."""
+
+
+REFUSED_SHARE_GROW = 0.01
+"""An early-bound version grows when instances refuse more calls than this share."""
+
+
+FIRST_STARTS = 4
+"""Instances for any number of calls whose duration nobody knows yet. The first of them tells it: if calls
+are short these are enough, and if not, the running ones show it within a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleState:
+    """What the decision remembers from one look to the next."""
+
+    peaks: tuple[tuple[float, int], ...] = ()
+    """(time, need), needs falling: the sliding maximum. At most one entry per count."""
+    burst_until: float = 0.0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleDecision:
+    count: int
+    burst: bool
+    state: ScaleState
+
+
+def desired_count(
+    signals: Signals, rule: ScaleRule, concurrency: int, state: ScaleState, now: float
+) -> ScaleDecision:
+    """Instances wanted from now on, between the rule's minimum and maximum."""
+    need = need_now(signals, concurrency)
+    held = max((count for at, count in state.peaks if now - at < rule.keep_alive_s), default=0)
+    burst_until = state.burst_until
+    if need > 2 * max(1, held):
+        burst_until = now + max(BURST_S_MIN, BURST_STARTS * signals.start_s)
+    burst = now < burst_until
+    wanted = max(need, held, state.count if burst else 0)
+    count = min(max(wanted, rule.instances_min), max(rule.instances_max, rule.instances_min))
+    return ScaleDecision(
+        count, burst, ScaleState(_remember(state.peaks, need, rule, now), burst_until, count)
+    )
+
+
+def remembered(count: int, now: float) -> ScaleState:
+    """State of a version whose `count` instances were taken over: its history is unknown, so what runs was
+    needed just now."""
+    return ScaleState(peaks=((now, count),) if count > 0 else (), count=count)
+
+
+def need_now(signals: Signals, concurrency: int) -> int:
+    """Instances for the calls that are here at this moment, without memory and without limits."""
+    late = _late_need(signals, concurrency)
+    if not signals.early:
+        return late
+    return max(late, _edge_need(signals, concurrency))
+
+
+def _edge_need(signals: Signals, concurrency: int) -> int:
+    """Instances for the calls that the edge sends by itself.
+
+    Calls in flight there include those in the instances' own short queues, which is where they belong: 64
+    callers of a function of 0.2 ms need four instances, not 64. So calls in flight only say how many could
+    be of use at all; it is refusals that say that there are too few.
+    """
+    if not signals.edge_fresh:
+        return signals.serving
+    in_flight = max(float(signals.edge_active), signals.edge_calls_per_s * (signals.edge_p95_s or 0.0))
+    some = 1 if signals.edge_calls_per_s > 0 else 0
+    useful = max(some, math.ceil(in_flight / concurrency))
+    grown = signals.serving
+    if signals.edge_refused_share > REFUSED_SHARE_GROW:
+        grown += max(1, signals.serving // 4)
+    return min(useful, grown)
+
+
+def _late_need(signals: Signals, concurrency: int) -> int:
+    peak = math.ceil(signals.running_peak / concurrency)
+    if signals.waiting == 0:
+        return peak
+    # An instance that the edge keeps busy takes none of the calls that wait here.
+    one_each = math.ceil((signals.running + signals.waiting) / concurrency) + signals.refusing
+    have = signals.serving + signals.starting
+    # A call that runs longer than calls used to says more about those behind it than history does: it may
+    # be one of the slow ones, or itself wait for a call of the same function that waits here.
+    duration_s = max(signals.duration_s or 0.0, signals.oldest_s)
+    if duration_s <= 0:
+        return max(peak, min(one_each, max(have, FIRST_STARTS)))
+    cleared = (have - signals.refusing) * concurrency * signals.start_s / duration_s
+    left = signals.waiting + signals.arrivals_per_s * signals.start_s - cleared
+    if left <= 0:
+        return max(peak, min(have, one_each))
+    more = math.ceil(left * duration_s / (concurrency * max(signals.start_s, 0.001)))
+    return max(peak, min(have + more, one_each))
+
+
+def _remember(
+    peaks: tuple[tuple[float, int], ...], need: int, rule: ScaleRule, now: float
+) -> tuple[tuple[float, int], ...]:
+    kept = tuple((at, count) for at, count in peaks if now - at < rule.keep_alive_s and count > need)
+    return (*kept, (now, need)) if need > 0 else kept
