@@ -1,0 +1,101 @@
+"""The admin interface: every route on one page.
+
+Served on the admin socket, whose file mode (0600) is the permission; nothing here asks for a token. Bodies
+and replies are JSON objects (UTF-8) unless the table says otherwise; times are Unix seconds, ``?`` marks what
+may be absent. ``{env}`` is an environment or one of its aliases; a person who names none means ``default``.
+
+::
+
+    GET    /status                                                      → Status
+    GET    /environments                                                → {"environments": [Environment]}
+    POST   /environments              {"name"}                          → 201 Environment
+    DELETE /environments/{env}                                          → {"deleted": name}
+    PUT    /environments/{env}/aliases/{alias}                          → Environment
+    GET    /environments/{env}/credentials                              → Credentials
+    POST   /environments/{env}/tokens {"openid", "appid"?, "unionid"?}  → Token
+
+    GET    /environments/{env}/functions                                → {"functions": [Function]}
+    GET    /environments/{env}/functions/{fn}                           → Detail
+    DELETE /environments/{env}/functions/{fn}                           → {"deleted": [digest]}
+    POST   /environments/{env}/functions/{fn}/invoke
+                                      {"event"?, "openid"?}             → {"result", "request_id",
+                                                                           "timing": {stage: ms}}
+    GET    /environments/{env}/functions/{fn}/logs
+           ?limit=100 &request_id= &since=unix seconds                  → {"records": [Log]}, oldest first
+
+    PUT    /uploads                   a tar archive (raw, ≤ 512 MB)     → 201 {"upload": id, "bytes": n}
+    POST   /deploy                    Deploy                            → one JSON object a line: Event
+
+    GET    /environments/{env}/collections                              → {"collections": [Collection]}
+    POST   /environments/{env}/collections {"name", "preset"?}          → 201 Collection
+    PUT    /environments/{env}/collections/{name}/preset {"preset"}     → Collection
+    DELETE /environments/{env}/collections/{name}                       → {"deleted": name}
+    GET    /environments/{env}/collections/{name}/documents
+           ?filter=EJSON &skip=0 &limit=20 (at most 1000)               → {"documents": [EJSON object]}
+
+Shapes::
+
+    Environment    {"name", "created_at", "aliases": [name]}
+    Credentials    {"envId", "secretId", "secretKey", "serviceUrl"}      serviceUrl ends in /admin
+    Token          {"access_token", "refresh_token", "token_type": "Bearer", "expires_in", "sub", "env",
+                    "openid"}
+    Function       {"name", "runtime", "handler", "timeout_s", "memory_mb", "concurrency",
+                    "version": digest, "number", "updated_at", "instances": n}
+    Detail         Function + {"url", "environment_variables": [name], "running": [Instance],
+                    "versions": [{"digest", "number", "created_at", "current": bool}],
+                    "scale": {"instances_min", "instances_max", "keep_alive_s"}}
+    Instance       {"instance_id", "environment", "function", "version": digest, "state", "pid",
+                    "started_at", "memory_mb", "rung", "timing": {"sandbox_ms", "load_ms", "pooled"}}
+    Status         {"version", "pid", "url", "rung", "sequence", "environments": n, "functions": n,
+                    "running": [Instance], "pools": {runtime: n}, "node": name | null,
+                    "processes": [{"name": node | api | control | envoy, "pid", "ready", "restarts"}]}
+                   node, pid (the node's) and rung are null when the node does not answer
+    Log            {"t", "instance", "request_id", "level", "text"}
+    Deploy         DeployRequest of functions/wire.py
+    Collection     {"name", "preset"}       preset: READONLY | PRIVATE | ADMINWRITE | ADMINONLY
+    Event          DeployEvent of functions/wire.py, with "event" naming the kind
+
+Errors: ``{"code", "message", "requestId"}`` with ``code`` of ``model/errors.py`` and the status of
+``api/errors.py``: 400 invalid request · 403 denied · 404 not found · 409 conflict · 422 the function or the
+build failed · 429 limit · 503 unavailable · 500 rest. A failure inside ``/deploy`` after its first line is
+an Event, because the status was sent by then.
+"""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from cloudlet.api import collections, deploys, environments, functions, status
+from cloudlet.api.http import Handler, endpoint
+from cloudlet.api.ports import AdminServices
+
+_ENV = "/environments/{env}"
+_FN = _ENV + "/functions/{fn}"
+_COLLECTION = _ENV + "/collections/{name}"
+
+TABLE: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/status", status.status),
+    ("GET", "/environments", environments.list_environments),
+    ("POST", "/environments", environments.create_environment),
+    ("DELETE", _ENV, environments.delete_environment),
+    ("PUT", _ENV + "/aliases/{alias}", environments.set_alias),
+    ("GET", _ENV + "/credentials", environments.credentials),
+    ("POST", _ENV + "/tokens", environments.token),
+    ("GET", _ENV + "/functions", functions.list_functions),
+    ("GET", _FN, functions.detail),
+    ("DELETE", _FN, functions.delete_function),
+    ("POST", _FN + "/invoke", functions.invoke),
+    ("GET", _FN + "/logs", functions.logs),
+    ("PUT", "/uploads", deploys.upload),
+    ("POST", "/deploy", deploys.deploy),
+    ("GET", _ENV + "/collections", collections.list_collections),
+    ("POST", _ENV + "/collections", collections.create_collection),
+    ("PUT", _COLLECTION + "/preset", collections.set_preset),
+    ("DELETE", _COLLECTION, collections.delete_collection),
+    ("GET", _COLLECTION + "/documents", collections.list_documents),
+)
+
+
+def routes(services: AdminServices) -> list[Route]:
+    """The table, bound to its services."""
+    return [Route(path, endpoint(services, handler), methods=[method]) for method, path, handler in TABLE]
