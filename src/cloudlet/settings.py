@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +46,14 @@ class Settings(BaseSettings):
     """Proxies in front of the edge whose ``x-forwarded-for`` is believed."""
     anonymous_sign_in: bool = True
     """Whether anybody may get an anonymous session."""
+
+    @property
+    def service_url(self) -> str:
+        """The public address of the edge, without a slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +97,14 @@ class Paths:
 
     @property
     def run(self) -> Path:
-        """Sockets and the edge's files; short, because a socket path has at most 107 bytes."""
+        """Sockets and the edge's files; short, because a socket path has at most 107 bytes.
+
+        It depends on the data directory alone, so that every shell finds it. It is made with mode 0700 and
+        checked for its owner.
+        """
         mark = hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:10]
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        if len(base) > 40:
-            base = "/tmp"  # noqa: S108 - the directory below is made with mode 0700 and checked for its owner
-        return Path(base) / f"cloudlet-{os.getuid()}-{mark}"
+        owner = self.data.stat().st_uid if self.data.exists() else os.getuid()
+        return Path(f"/tmp/cloudlet-{owner}-{mark}")  # noqa: S108
 
     @property
     def node_socket(self) -> Path:

@@ -73,23 +73,29 @@ def lock_data(paths: Paths) -> Iterator[None]:
         os.close(descriptor)
 
 
-def prepare_run(paths: Paths) -> None:
-    """Make the run directory empty. The data lock must be held: what is there belongs to a dead run.
+@contextlib.contextmanager
+def run_directory(paths: Paths) -> Iterator[None]:
+    """Make the run directory, empty, and remove it at the end.
 
-    Raise InvalidRequest when its place is taken by somebody else's directory.
+    The data lock must be held: what is there belongs to a dead run. Raise InvalidRequest when its place is
+    taken by somebody else's directory.
     """
     run = paths.run
     longest = len(str(paths.instances)) + len("/0123456789.sock")
     if longest > SOCKET_PATH_BYTES_MAX:
-        raise InvalidRequest(f"the run directory {run} is too long for unix sockets: set XDG_RUNTIME_DIR")
+        raise InvalidRequest(f"the run directory {run} is too long for unix sockets")
     with contextlib.suppress(FileNotFoundError):
         found = run.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise InvalidRequest(f"{run} exists and is not ours: remove it, or set XDG_RUNTIME_DIR")
+            raise InvalidRequest(f"{run} exists and is not ours: remove it")
         shutil.rmtree(run)
     run.mkdir(mode=0o700, parents=True)
-    paths.edge.mkdir()
-    paths.instances.mkdir()
+    try:
+        paths.edge.mkdir()
+        paths.instances.mkdir()
+        yield
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def listen_unix(path: Path, mode: int = 0o600) -> socket.socket:

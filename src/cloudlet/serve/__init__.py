@@ -1,0 +1,1 @@
+"""The wiring: settings in, running system out. One file per process."""

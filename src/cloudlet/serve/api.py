@@ -1,0 +1,118 @@
+"""The api process: documents, identity, deploys and the signed dialects; the owner of every SQLite writer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from cloudlet.api.app import admin_app
+from cloudlet.api.ports import AdminServices
+from cloudlet.auth.keys import KeyRing
+from cloudlet.auth.service import AuthService
+from cloudlet.dialects.app import Services, edge_app, instance_app
+from cloudlet.docdb.base import Preset
+from cloudlet.docdb.service import DocumentService
+from cloudlet.docdb.stores import Stores
+from cloudlet.functions.build import Builder
+from cloudlet.functions.deploy import Deployer
+from cloudlet.functions.toolchain import find_toolchain
+from cloudlet.functions.uploads import Uploads
+from cloudlet.gateway.invoker import HttpInvoker
+from cloudlet.model.clock import SystemClock
+from cloudlet.model.errors import Unavailable
+from cloudlet.node.client import HttpNodeClient
+from cloudlet.serve.asgi import AsgiListener
+from cloudlet.serve.control_link import ControlLink
+from cloudlet.serve.doors import Doors
+from cloudlet.serve.process import Listeners
+from cloudlet.settings import Paths, Settings
+from cloudlet.state.sqlite import SqliteRecords
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 10.0
+KEY_PACE_S = 600.0
+"""How often it is looked whether a signing key is due."""
+
+
+async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; requests in flight finish first. Listeners: ``api``, ``admin``."""
+    paths = Paths(settings.data)
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        records = SqliteRecords(paths.control_db)
+        stack.callback(records.close)
+        keys = KeyRing(records)
+        await keys.maintain(clock.now())
+        stores = Stores.in_directory(paths.documents)
+        stack.push_async_callback(stores.close)
+        documents = DocumentService(stores, clock)
+        control = ControlLink(paths.control_socket)
+        stack.push_async_callback(control.close)
+        invoker = HttpInvoker(paths.activator_socket)
+        stack.push_async_callback(invoker.close)
+        node = HttpNodeClient(paths.node_socket)
+        stack.push_async_callback(node.close)
+
+        async def sessions_changed(*_: object) -> None:
+            # A ban must reach the edge; when control is away it reads the records at its start.
+            with contextlib.suppress(Unavailable):
+                await control.publish(records.sequence())
+
+        auth = AuthService(records, keys, clock, settings.anonymous_sign_in, sessions_changed)
+        services = Services(records, auth, documents, invoker, clock)
+        builder = Builder(paths, find_toolchain(os.environ))
+        uploads = Uploads(paths.cache / "uploads")
+        deployer = Deployer(records, builder, uploads, control, _Collections(documents), clock)
+        await deployer.clean()
+        admin = AdminServices(
+            records=records,
+            auth=auth,
+            documents=documents,
+            invoker=invoker,
+            node=node,
+            publisher=control,
+            deploys=deployer,
+            uploads=uploads,
+            drop_documents=stores.remove,
+            service_url=lambda: settings.service_url,
+        )
+        for app, name in ((edge_app(services), "api"), (admin_app(admin), "admin")):
+            listener = AsgiListener(app, listeners[name])
+            await listener.start()
+            stack.push_async_callback(listener.close, DRAIN_S)
+        doors = Doors(paths.platform_socket, lambda identity: instance_app(services, identity))
+        for work in (doors.run(), _keep_keys(keys, clock, sessions_changed)):
+            task = asyncio.create_task(work)
+            stack.push_async_callback(_end, task)
+        log.info("api_started", sequence=records.sequence())
+        await stop.wait()
+
+
+class _Collections:
+    """What a deploy asks of the document database (`functions.ports.Collections`)."""
+
+    def __init__(self, documents: DocumentService) -> None:
+        self._documents = documents
+
+    async def names(self, environment: str) -> frozenset[str]:
+        return frozenset(found.name for found in await self._documents.list_collections(environment))
+
+    async def create(self, environment: str, name: str) -> None:
+        await self._documents.create_collection(environment, name, Preset.PRIVATE)
+
+
+async def _keep_keys(keys: KeyRing, clock: SystemClock, changed: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(KEY_PACE_S)
+        if await keys.maintain(clock.now()):
+            await changed()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
