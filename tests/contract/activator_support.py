@@ -20,6 +20,7 @@ import uvicorn
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from cloudlet.dialects.errors import function_reply
 from cloudlet.gateway.activator import Activator
 from cloudlet.gateway.upstream import sendable
 from cloudlet.model.app import Environment
@@ -237,7 +238,7 @@ async def running_system(
         scheduler = Scheduler(node, FakeEdge(), SystemClock(), options or SchedulerOptions(pace_s=0.01))
         aliases = tuple(Alias(v.environment, v.function, LATEST, v.digest, 0.0) for v in versions)
         scheduler.apply(Snapshot(1, (Environment("default", 0.0),), tuple(versions), aliases))
-        activator = Activator(scheduler, SystemClock(), registry)
+        activator = Activator(scheduler, SystemClock(), registry, function_reply)
         path = directory / "activator.sock"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))

@@ -55,6 +55,8 @@ def load(message, say) -> None:  # type: ignore[no-untyped-def]
     }
     if handler == "child":
         report["child"] = subprocess.Popen(("/bin/sleep", "3600")).pid
+    if handler == "write":
+        report["write"] = [write(name) for name in ("index.py", "new.txt", os.environ["TMPDIR"] + "/new.txt")]
     say(event="loaded", load_ms=1.5, report=report)
     if handler == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -88,6 +90,15 @@ def inspect() -> dict:  # type: ignore[type-arg]
         "tmp": names("/tmp"),
         "page_bytes": os.fstat(5).st_size,
     }
+
+
+def write(name: str) -> int:
+    """The error number of writing a file, 0 when it could be written."""
+    try:
+        pathlib.Path(name).write_text("changed")
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def names(directory: str) -> list[str]:

@@ -18,6 +18,7 @@ from cloudlet.model.errors import (
     FunctionFailed,
     FunctionLoadFailed,
     FunctionNotFound,
+    FunctionOutOfMemory,
     InvalidName,
     OutcomeUnknown,
     Unavailable,
@@ -130,8 +131,13 @@ async def test_an_instance_that_cannot_be_reached_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("reason", "status", "code", "message"),
     [
-        (EndReason.EXITED, 500, "function_exited", "the function's process ended before it answered"),
-        (EndReason.OUT_OF_MEMORY, 500, "function_out_of_memory", "The function used more memory"),
+        (EndReason.EXITED, 400, "function_exited", FunctionExited().message),
+        (
+            EndReason.OUT_OF_MEMORY,
+            400,
+            "function_out_of_memory",
+            FunctionOutOfMemory().message,
+        ),
         (EndReason.TIMEOUT, 504, "function_timeout", "Invoking task timed out after 5 seconds"),
     ],
 )
@@ -141,7 +147,8 @@ async def test_a_call_whose_instance_dies_is_told_so_and_never_repeated(
     async with running_system() as system:
         got, headers, body = await system.post({"do": "die", "reason": reason.value})
         assert (got, headers["x-cloudlet-error"]) == (status, code)
-        assert json.loads(body)["message"].startswith(message)
+        told = json.loads(body)["message"]
+        assert (json.loads(told)["errorMessage"] if told.startswith("{") else told) == message
         assert len(system.node.requests) == 1
         assert (await system.post({}))[0] == 200
 

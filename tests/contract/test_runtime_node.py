@@ -92,6 +92,21 @@ const styles = {
         shim.write_file("index.mjs", "await Promise.reject(new Error('no database')); export const main = 1")
         assert shim.load()["error"]["errorMessage"] == "no database"
 
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "Promise.reject(new Error('no database'))",
+            "process.nextTick(() => { throw new Error('no database') })",
+        ],
+        ids=["rejection", "exception"],
+    )
+    def test_what_the_modules_throw_in_passing_is_a_failure_to_load(self, shim: Cell, how: str) -> None:
+        shim.write_file("index.js", f"{how}; exports.main = () => 1")
+        event = shim.load()
+        assert event["event"] == "load_failed"
+        assert event["error"]["errorMessage"] == "no database"
+        assert shim.exit_code() == 1
+
     def test_the_time_that_remains(self, shim: Cell) -> None:
         load(
             shim, "exports.main = (e, context) => context.getRemainingTimeInMillis()", Order(timeout_ms=9000)

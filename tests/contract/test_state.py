@@ -181,6 +181,39 @@ async def test_an_alias_names_one_version_and_moves(records: ControlRecords) -> 
         await records.point_alias(_key(digest="c" * 16), "$LATEST", NOW)
 
 
+async def test_a_function_is_found_by_its_name_and_counted(records: ControlRecords) -> None:
+    a, b = _key(digest="a" * 16), _key(digest="b" * 16)
+    await _add(records, a)
+    await _add(records, b)
+    await records.point_alias(a, "stable", NOW)
+    assert records.find_function("default", "hello") is None and records.count_functions() == 0
+    await records.point_alias(b, "$LATEST", NOW)
+    found = records.find_function("default", "hello")
+    assert found == records.find_version(b)
+    await records.create_environment("other")
+    other = _key(environment="other")
+    await _add(records, other)
+    await records.point_alias(other, "$LATEST", NOW)
+    assert records.count_functions() == 2
+    assert records.find_function("other", "hello") == records.find_version(other)
+    assert records.find_function("nowhere", "hello") is None
+    assert records.find_function("default", "unknown") is None
+    await records.delete_function("default", "hello")
+    assert records.find_function("default", "hello") is None and records.count_functions() == 1
+
+
+async def test_a_version_that_comes_back_is_the_new_one(records: ControlRecords) -> None:
+    key = _key()
+    await _add(records, key)
+    await records.point_alias(key, "$LATEST", NOW)
+    assert records.snapshot() == records.snapshot()
+    await records.delete_function("default", "hello")
+    await records.add_version(key, FunctionConfig(timeout_s=9.0), "/elsewhere", NOW + 1)
+    await records.point_alias(key, "$LATEST", NOW + 1)
+    [version] = records.snapshot().versions
+    assert version == records.find_version(key) and version.code_dir == "/elsewhere"
+
+
 async def test_functions_are_listed_by_name_and_deleted_with_their_versions(records: ControlRecords) -> None:
     for name in ("b", "a", "c"):
         await _add(records, _key(function=name))

@@ -95,7 +95,7 @@ Cause = Callable[[Edge, str], Awaitable[Reply]]
         (_api_away, "/auth/v1/token", 503, "SYS_ERR"),
         (_api_away, "/admin", 200, "SYS_ERR"),
         (_api_away, "/web", 200, "SYS_ERR"),
-        (_upstream_dies, FUNCTION, 500, "FUNCTIONS_EXECUTE_FAIL"),
+        (_upstream_dies, FUNCTION, 400, "FUNCTIONS_EXECUTE_FAIL"),
         (_upstream_dies, "/v1/database", 500, "SYS_ERR"),
         (_upstream_dies, "/admin", 200, "SYS_ERR"),
     ],

@@ -258,7 +258,11 @@ class World:
         self.scheduler = self._control()
         self.scheduler.apply(self.snapshot)
         await self.scheduler.start()
-        # The first routes that a new control process publishes are late-bound: it has earned nothing yet.
+        # The first routes that a new control process publishes are late-bound: it has earned nothing yet. The
+        # clusters go with them, and the endpoints of those versions of which nothing was taken over.
+        running = {instance.version.key for instance in self.node.instances.values()}
+        for key in self.edge.early - running:
+            self.edge.endpoints.pop(key, None)
         self.edge.early.clear()
 
     def call(self, function: str, duration_s: float, patience_s: float = 10.0) -> asyncio.Task[None]:
@@ -318,7 +322,7 @@ class World:
         finally:
             lease.finish(Outcome.DONE if outcome == "ok" else Outcome.BROKEN)
             took = self.clock.monotonic() - sent_at
-            scheduler.record(CallRecord(lease.version, sent_at, took, outcome != "ok"))
+            scheduler.record(CallRecord(lease.version, sent_at, took, took, outcome != "ok"))
         return outcome
 
     async def _run(self, instance: SimInstance, duration_s: float, result: CallResult) -> str:

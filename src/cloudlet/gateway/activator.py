@@ -1,20 +1,22 @@
 """The activator: takes calls that no instance may get unasked, and gives each to an instance that is free.
 
 An ASGI application. What it sends on is the instance contract (``runtime/contract.md`` 3), what it answers
-by itself is dialect D. A call is started at most once: it goes to another instance only after a refusal or
-when nothing could be sent, never after its bytes left.
+by itself is worded by the dialect that the wiring hands in, with ``x-cloudlet-error`` as the contract has it
+(the edge takes it away from what leaves the platform). A call is started at most once: it goes to another
+instance only after a refusal or when nothing could be sent, never after its bytes left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import structlog
 from multidict import CIMultiDict, CIMultiDictProxy
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from cloudlet.model import invocation as wire
 from cloudlet.model.clock import Clock
@@ -38,8 +40,8 @@ from cloudlet.scheduler.leases import Lease, Outcome
 from cloudlet.scheduler.loop import Scheduler
 from cloudlet.scheduler.queue import Ticket
 
-from .errors import error_reply, timeout_error
-from .timing import merged, stages
+from .errors import ErrorReply, timeout_error
+from .timing import merged, parsed, stages
 from .upstream import Answer, Broken, NotSent, OutOfTime, Refused, Upstreams
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -56,8 +58,9 @@ ANSWER_SLACK_S = 0.02
 """We answer this much before the edge's clock would."""
 CLOCK_SLACK_S = 0.05
 """Our clock runs out this much after the function's, so that the shim can answer first."""
-END_NEWS_S = 0.1
-"""How long we wait for the node to tell why a connection ended."""
+END_NEWS_S = 0.5
+"""How long we wait for the node to tell why a connection ended: it knows once the process is gone, which
+takes a large one some time."""
 DISCARDED_BYTES_MAX = 64 * 1024 * 1024
 BODY_BYTES_TOTAL_MAX = 256 * 1024 * 1024
 """Bodies held for waiting and running calls, all functions together."""
@@ -119,15 +122,25 @@ class ActivatorMetrics:
             "Calls that waited for an instance to start",
             registry=registry,
         )
+        self.body_bytes = Gauge(
+            "cloudlet_activator_body_bytes",
+            "Events held for calls that wait or run",
+            registry=registry,
+        )
 
 
 class Activator:
-    """The ASGI application. `close` it after the server has stopped."""
+    """The ASGI application; `error_reply` words what it answers by itself. `close` it after the server has
+    stopped."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, scheduler: Scheduler, clock: Clock, registry: CollectorRegistry, error_reply: ErrorReply
+    ) -> None:
         self._scheduler = scheduler
         self._clock = clock
+        self._error_reply = error_reply
         self._metrics = ActivatorMetrics(registry)
+        self._metrics.body_bytes.set_function(lambda: self._body_bytes)
         self._upstreams = Upstreams()
         self._body_bytes = 0
         scheduler.on_gone(lambda _, socket_path: self._upstreams.forget(socket_path))
@@ -145,7 +158,7 @@ class Activator:
         headers = CIMultiDict((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"])
         request_id = headers.get(wire.REQUEST_ID) or new_request_id()
         headers[wire.REQUEST_ID] = request_id
-        reply = _Reply(send, request_id)
+        reply = _Reply(send, request_id, self._error_reply)
         held = 0
         try:
             body = await self._read_body(receive)
@@ -308,7 +321,7 @@ class Activator:
             return
         finally:
             lease.finish(outcome)
-            self._measured(call, sent_at, failed=bool(reply.error))
+            self._measured(call, sent_at, bool(reply.error), handler_s(head.headers))
         if answer.body is not None:
             await reply.begin(head.status, head.headers, timing)
         await reply.end(answer.body or b"")
@@ -322,12 +335,16 @@ class Activator:
             return FunctionOutOfMemory()
         if reason is EndReason.TIMEOUT:
             return timeout_error(call.version.config.timeout_s)
-        return FunctionExited("the function's process ended before it answered")
+        return FunctionExited()
 
-    def _measured(self, call: Call, sent_at: float, failed: bool) -> None:
-        duration_s = self._clock.monotonic() - sent_at
-        started_at = self._clock.now() - duration_s
-        self._scheduler.record(CallRecord(call.version.key, started_at, duration_s, failed))
+    def _measured(self, call: Call, sent_at: float, failed: bool, said_s: float = math.inf) -> None:
+        """Tell the scheduler how long the call took. Our own clock includes the time in which we were busy
+        with other calls; what the instance said is believed where it is less. A function that lies there
+        gets fewer instances and calls that are refused: it harms nobody but itself."""
+        elapsed_s = self._clock.monotonic() - sent_at
+        duration_s = min(elapsed_s, said_s)
+        started_at = self._clock.now() - elapsed_s
+        self._scheduler.record(CallRecord(call.version.key, started_at, duration_s, elapsed_s, failed))
 
 
 def time_allowed(timeout_s: float, attempt: str | None, early: bool) -> tuple[float, float]:
@@ -344,6 +361,15 @@ def time_allowed(timeout_s: float, attempt: str | None, early: bool) -> tuple[fl
     return allowed, allowed / 2
 
 
+def handler_s(headers: CIMultiDictProxy[str]) -> float:
+    """How long the handler ran, as the instance said; infinite when it said nothing."""
+    for value in headers.getall("server-timing", []):
+        said_ms = parsed(value).get("handler", -1.0)
+        if said_ms >= 0:
+            return said_ms / 1000
+    return math.inf
+
+
 class _Gone(Exception):
     """The caller went away before its call was given to an instance."""
 
@@ -351,9 +377,10 @@ class _Gone(Exception):
 class _Reply:
     """The answer to one caller. A caller that went away is no error: what was started runs to its end."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, error_reply: ErrorReply) -> None:
         self._send = send
         self._request_id = request_id
+        self._error_reply = error_reply
         self._begun = False
         self.error = ""
         """Code of the error that was answered."""
@@ -379,7 +406,7 @@ class _Reply:
         """Answer with an error; an answer that has begun stays cut instead."""
         if self._begun:
             return
-        status, body = error_reply(error, self._request_id)
+        status, body = self._error_reply(error, self._request_id)
         await self._start(
             status,
             [

@@ -18,12 +18,13 @@ from cloudlet.model.errors import (
     OutcomeUnknown,
     PlatformError,
     Unavailable,
+    error_class,
 )
 from cloudlet.model.function import TIMEOUT_S_MAX
 from cloudlet.model.ids import check_function_name
 from cloudlet.model.invocation import Invocation, InvocationResult
 
-from .errors import ErrorBody, error_for_code
+from .errors import ErrorBody
 from .timing import parsed
 from .upstream import sendable
 
@@ -119,9 +120,8 @@ def _error(code: str, status: int, body: bytes) -> PlatformError:
         said = msgspec.json.decode(body, type=ErrorBody).message
     except (msgspec.DecodeError, msgspec.ValidationError):
         said = ""
-    kind = error_for_code(code)
-    if kind is not None:
-        return kind(said or None)
+    if code:
+        return error_class(code)(said or None)
     if status == 503:
         return Unavailable(said or None)
-    return FunctionFailed(said or None) if code or 400 <= status < 500 else Internal(said or None)
+    return FunctionFailed(said or None) if status < 500 else Internal(said or None)

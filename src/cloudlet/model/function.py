@@ -26,6 +26,11 @@ class Runtime(StrEnum):
         """``node`` or ``python``."""
         return "python" if self is Runtime.PYTHON3 else "node"
 
+    @property
+    def unpatched(self) -> bool:
+        """No current security fixes: Node.js 20 is out of support, and there is no recent wheel of 22."""
+        return self in (Runtime.NODE22, Runtime.NODE20)
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleRule:

@@ -87,4 +87,7 @@ class CallRecord:
     version: VersionKey
     started_at: float
     duration_s: float
+    """How long the function took."""
+    elapsed_s: float
+    """The same on the activator's clock: with the time in which it was busy with other calls."""
     failed: bool

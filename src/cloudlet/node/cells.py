@@ -15,12 +15,14 @@ import structlog
 
 from cloudlet.model.clock import Clock
 from cloudlet.model.errors import Unavailable
-from cloudlet.model.function import FunctionConfig, Runtime
+from cloudlet.model.function import MEMORY_MB_DEFAULT, TIMEOUT_S_MAX, FunctionConfig, Runtime
 from cloudlet.model.ids import new_instance_id
+from cloudlet.model.sandbox import EndReason
 from cloudlet.sandbox.base import Cell, CellSpec, Driver
 from cloudlet.sandbox.child import ChildSpec, spawn
 
 from .runtimes import Runtimes
+from .watch import Watched, bounds_of
 from .wire import parse_cell_event
 
 BOOT_TIMEOUT_S = 20.0
@@ -78,6 +80,8 @@ class CellMaker:
         self._directory = directory
         self._clock = clock
         self._boots = asyncio.Semaphore(BOOTS_AT_ONCE)
+        self.booting: list[Watched] = []
+        """Cells that were started and have not said a word yet, for the watch."""
 
     async def make(self, kind: CellKind) -> Blank:
         """Return a booted cell. Raise Unavailable; nothing is left behind then, nor when cancelled."""
@@ -103,13 +107,28 @@ class CellMaker:
                 raise Unavailable(f"no cell can be made: {exc}") from exc
             raise
         blank = Blank(kind, cell, directory, path, 0.0)
+        watched = watched_blank(kind, cell)
+        self.booting.append(watched)
         try:
             await _booted(cell)
         except BaseException:
             await blank.discard()
             raise
+        finally:
+            self.booting.remove(watched)
         boot_ms = (self._clock.monotonic() - started) * 1000
         return Blank(kind, cell, directory, path, boot_ms)
+
+
+def watched_blank(kind: CellKind, cell: Cell) -> Watched:
+    """A cell that has no version yet, for the watch."""
+    bounds = bounds_of(kind.runtime.language, TIMEOUT_S_MAX, kind.memory_mb or MEMORY_MB_DEFAULT)
+
+    def kill(_reason: EndReason, detail: str) -> None:
+        log.warning("blank_cell_killed", runtime=kind.runtime, pid=cell.pid, detail=detail)
+        cell.kill()
+
+    return Watched(cell.meter, bounds, kill)
 
 
 async def remove_tree(directory: Path) -> None:

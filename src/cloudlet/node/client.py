@@ -63,6 +63,10 @@ class HttpNodeClient:
     async def report(self) -> NodeReport:
         return msgspec.json.decode(await self._call("GET", "/report"), type=NodeReport)
 
+    async def metrics(self) -> bytes:
+        """The node's metrics in the text form."""
+        return await self._call("GET", "/metrics")
+
     async def events(self) -> AsyncIterator[NodeReport | InstanceEnded]:
         decoder = msgspec.json.Decoder(NodeEvent)
         async with self._request("GET", "/events", {}, None, None) as response:

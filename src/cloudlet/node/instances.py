@@ -29,6 +29,7 @@ from .cells import kind_of
 from .hub import EventHub
 from .instance import Instance
 from .logs import LogQuery, LogStore
+from .metrics import NodeMetrics
 from .platform import PlatformServer, open_door
 from .pools import Pools
 from .watch import Watched
@@ -63,8 +64,10 @@ class Instances:
         limits: NodeLimits,
         clock: Clock,
         processes: Callable[[], tuple[ProcessStatus, ...]] = tuple,
+        metrics: NodeMetrics | None = None,
     ) -> None:
         """`processes` tells of the platform's own processes, for the report."""
+        self._metrics = metrics or NodeMetrics()
         self._pools = pools
         self._platform = platform
         self._logs = logs
@@ -178,6 +181,7 @@ class Instances:
         self._platform.add(door)
         await instance.load(door)
         status = instance.status()
+        self._metrics.started(version.config.runtime, status.timing)
         log.info(
             "instance_ready",
             instance=instance.instance_id,
@@ -193,6 +197,7 @@ class Instances:
         try:
             ended = await instance.finish()
             self._platform.remove(instance.instance_id)
+            self._metrics.ended(ended.reason)
             log.info("instance_ended", instance=ended.instance_id, reason=ended.reason, detail=ended.detail)
         finally:
             del self._lives[instance.instance_id]

@@ -6,13 +6,15 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from cloudlet.model.clock import Clock
 from cloudlet.model.sandbox import ProcessStatus
+from cloudlet.observe.metrics import LoopPauses, Reader
 from cloudlet.runtime import bundle
 from cloudlet.sandbox.base import Driver
 from cloudlet.settings import Paths
@@ -20,6 +22,7 @@ from cloudlet.settings import Paths
 from .cells import CellMaker, Command
 from .instances import Instances, NodeLimits
 from .logs import LogStore
+from .metrics import NodeMetrics, node_families
 from .platform import PlatformServer
 from .pools import Pools
 from .runtimes import Runtimes
@@ -39,6 +42,8 @@ class NodeParts:
     command: Command = bundle.command
     processes: Callable[[], tuple[ProcessStatus, ...]] = tuple
     """The platform's own processes, for the node's report."""
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """Where the node's metrics are; they are told on its socket."""
 
 
 class Node:
@@ -67,9 +72,12 @@ class Node:
             limits,
             parts.clock,
             parts.processes,
+            NodeMetrics(parts.registry),
         )
+        parts.registry.register(Reader(lambda: node_families(self.instances.report(), self._pools.targets())))
+        self._pauses = LoopPauses("node", parts.registry)
         self._watch = Watch(parts.clock, lambda: (*self.instances.watched(), *self._pools.watched()))
-        self._server = NodeServer(paths.node_socket, self.instances, self.runtimes)
+        self._server = NodeServer(paths.node_socket, self.instances, self.runtimes, parts.registry)
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -79,7 +87,8 @@ class Node:
             self._stack.callback(self.logs.close)
             self.platform.start()
             self._stack.callback(self.platform.close)
-            self._tasks = [asyncio.create_task(each) for each in (self._pools.run(), self._watch.run())]
+            work = (self._pools.run(), self._watch.run(), self._pauses.run())
+            self._tasks = [asyncio.create_task(each) for each in work]
             for task in self._tasks:
                 task.add_done_callback(_report_failure)
             self._stack.push_async_callback(self._end_tasks)

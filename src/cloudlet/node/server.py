@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -19,10 +20,11 @@ from starlette.routing import Route
 from cloudlet.model.errors import Internal, InvalidParameter, PlatformError
 from cloudlet.model.function import Runtime
 from cloudlet.model.sandbox import NodeReport, StartRequest
+from cloudlet.observe.metrics import CONTENT_TYPE, exposition
 
 from .instances import Instances
 from .logs import LogQuery
-from .runtimes import UNPATCHED, Runtimes
+from .runtimes import Runtimes
 from .wire import ErrorBody, NodeEvent, RuntimeInfo
 
 REQUEST_BYTES_MAX = 1024 * 1024
@@ -44,9 +46,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 class NodeServer:
     """Answers on `path` (mode 0600) from `start` to `close`."""
 
-    def __init__(self, path: Path, instances: Instances, runtimes: Runtimes) -> None:
+    def __init__(
+        self, path: Path, instances: Instances, runtimes: Runtimes, registry: CollectorRegistry
+    ) -> None:
         self._path = path
-        self._app = _app(_Handlers(instances, runtimes))
+        self._app = _app(_Handlers(instances, runtimes, registry))
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -95,9 +99,10 @@ class _Server(uvicorn.Server):
 class _Handlers:
     """One method per route."""
 
-    def __init__(self, instances: Instances, runtimes: Runtimes) -> None:
+    def __init__(self, instances: Instances, runtimes: Runtimes, registry: CollectorRegistry) -> None:
         self._instances = instances
         self._runtimes = runtimes
+        self._registry = registry
 
     async def start(self, request: Request) -> Response:
         try:
@@ -121,6 +126,9 @@ class _Handlers:
     async def report(self, request: Request) -> Response:
         return _json(self._instances.report())
 
+    async def metrics(self, request: Request) -> Response:
+        return Response(exposition(self._registry), media_type=CONTENT_TYPE)
+
     async def events(self, request: Request) -> Response:
         return StreamingResponse(self._event_lines(), media_type="application/x-ndjson")
 
@@ -131,7 +139,7 @@ class _Handlers:
     async def ensure_runtime(self, request: Request) -> Response:
         runtime = _runtime(request)
         interpreter = await self._runtimes.ensure(runtime)
-        return _json(RuntimeInfo(str(interpreter), runtime in UNPATCHED))
+        return _json(RuntimeInfo(str(interpreter), runtime.unpatched))
 
     async def logs(self, request: Request) -> Response:
         parameters = request.query_params
@@ -157,6 +165,7 @@ def _app(handlers: _Handlers) -> Starlette:
         ("POST", "/instances/{instance}/resume", handlers.resume),
         ("DELETE", "/instances/{instance}", handlers.stop),
         ("GET", "/report", handlers.report),
+        ("GET", "/metrics", handlers.metrics),
         ("GET", "/events", handlers.events),
         ("PUT", "/pools/{runtime}", handlers.set_pool),
         ("PUT", "/runtimes/{runtime}", handlers.ensure_runtime),

@@ -15,18 +15,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from cloudlet.model.clock import Clock
-from cloudlet.model.errors import Unavailable
+from cloudlet.model.errors import PlatformError, Unavailable, error_class
 from cloudlet.model.sandbox import ProcessStatus
+from cloudlet.observe.logs import PROCESS_FAILED
 from cloudlet.sandbox import linux
 from cloudlet.sandbox.base import CellExit
 from cloudlet.sandbox.child import Child, ChildSpec, spawn
 
 from .logs import RotatingFile
 
-HEALTHY_S = 30.0
+HEALTHY_S = 2.0
 """A process that ran this long starts its back-off anew when it ends."""
 BACK_OFF_FIRST_S = 0.25
 BACK_OFF_S_MAX = 10.0
@@ -38,7 +40,7 @@ SILENT_MAX = 5
 """Unanswered questions in a row after which a process counts as hung: ten seconds and more, because a machine
 that is overloaded or waits for its disk must not lose its processes on top."""
 STOPPED_MAX = 2
-"""Looks in a row that find the process stopped by a signal: that is certain, so less than a second is enough."""
+"""Looks in a row that find the process stopped by a signal: that is certain, so a second will do."""
 _READ_BYTES = 64 * 1024
 _TAIL_BYTES = 2000
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -60,7 +62,7 @@ class ProcessSpec:
     ready_timeout_s: float = 15.0
     alive_probe: Callable[[], Awaitable[bool]] | None = None
     """Asked from time to time while the process runs (an exception or silence is a no); it must be cheap and
-    must say yes as long as the process does anything at all. Without one only a stopped process is noticed."""
+    say yes as long as the process does anything at all. Without one only a stopped process is noticed."""
     stop_signal: int = signal.SIGTERM
     grace_s: float = 5.0
     """Time between the stop signal and SIGKILL."""
@@ -110,15 +112,15 @@ class Supervisor:
         self._managed: dict[str, _Managed] = {}
 
     async def start(self, spec: ProcessSpec) -> None:
-        """Return when the process is ready; from then on it is restarted whenever it ends. Raise
-        Unavailable, with its last words, when it ends or is not ready in time: it is not kept then. Names
-        are used once."""
+        """Return when the process is ready; from then on it is restarted whenever it ends. When it ends or is
+        not ready in time, raise the error that it named at its end, else Unavailable with its last words: it
+        is not kept then. Names are used once."""
         managed = _Managed(spec, RotatingFile(self._logs / f"{spec.name}.log"))
         self._managed[spec.name] = managed
         try:
             await self._bring_up(managed)
         except BaseException:
-            del self._managed[spec.name]
+            self._managed.pop(spec.name, None)  # `stop` may have been faster
             await self._bring_down(managed)
             raise
         managed.keeper = asyncio.create_task(self._keep(managed))
@@ -153,7 +155,7 @@ class Supervisor:
             managed.restarts += 1
             try:
                 await self._bring_up(managed)
-            except Unavailable as exc:
+            except PlatformError as exc:
                 log.error("process_not_restarted", process=managed.spec.name, reason=exc.message)
                 await self._bring_down(managed, keep_log=True)
 
@@ -290,7 +292,7 @@ async def _answers(probe: Callable[[], Awaitable[bool]]) -> bool:
 
 
 async def _ready(managed: _Managed, probe: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until the process is ready. Raise Unavailable."""
+    """Ask until the process is ready. Raise what `start` raises."""
     spec = managed.spec
     reason = ""
     try:
@@ -306,4 +308,21 @@ async def _ready(managed: _Managed, probe: Callable[[], Awaitable[bool]]) -> Non
         raise Unavailable(
             f"{spec.name} was not ready within {spec.ready_timeout_s:g} s: {reason}{managed.last_words()}"
         ) from None
-    raise Unavailable(f"{spec.name} ended while it was started: {managed.last_words()}")
+    raise _failure(spec.name, managed.last_words())
+
+
+def _failure(name: str, last_words: str) -> PlatformError:
+    """What the process said about its end, if it said so in the form of the platform's log."""
+    try:
+        said = msgspec.json.decode(last_words.rpartition("\n")[2], type=_LastWord)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        said = None
+    if said is not None and said.event == PROCESS_FAILED:
+        return error_class(said.code)(said.message)
+    return Unavailable(f"{name} ended while it was started: {last_words}")
+
+
+class _LastWord(msgspec.Struct):
+    event: str
+    code: str
+    message: str

@@ -1,5 +1,5 @@
-"""Kills what runs past its time, over its memory or not at all any more, from outside, whatever the function's
-thread is doing."""
+"""Kills what runs past its time, over its memory or not at all any more, from outside, whatever the
+function's thread is doing."""
 
 from __future__ import annotations
 

@@ -15,8 +15,12 @@ from pathlib import Path
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUSER = 0x1000_0000
 MS_BIND = 0x1000
+MS_RDONLY = 0x1
+MS_REMOUNT = 0x20
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
+_MOUNT_FLAGS = {0x2: 0x2, 0x4: 0x4, 0x8: 0x8, 0x400: 0x400, 0x800: 0x800, 0x1000: 0x20_0000}
+"""nosuid, nodev, noexec, noatime, nodiratime, relatime: as statvfs reports them → as mount takes them."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -46,8 +50,8 @@ def die_with_parent(parent: int) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped this process (SIGSTOP), as `ps` shows with ``T``. A process under a debugger
-    is not; False elsewhere than on Linux and for a process that has ended."""
+    """Whether a signal has stopped this process (SIGSTOP), as `ps` shows with ``T``. A process under a
+    debugger is not; False elsewhere than on Linux and for a process that has ended."""
     if sys.platform != "linux":
         return False
     try:
@@ -77,6 +81,19 @@ def make_mounts_private() -> None:
 def bind(source: bytes, target: bytes) -> None:
     """Show the tree at `source` at `target`."""
     _check(_libc.mount(source, target, None, MS_BIND | MS_REC, None), "bind mount")
+
+
+def kept_flags(path: Path) -> int:
+    """The mount flags of `path` that a new mount of it keeps: a user namespace may not take them off."""
+    found = os.statvfs(path).f_flag
+    return sum(mount for statvfs, mount in _MOUNT_FLAGS.items() if found & statvfs)
+
+
+def bind_read_only(path: bytes, flags: int) -> None:
+    """Show the tree at `path` as it is, but let nothing be written there. `flags` are its `kept_flags`."""
+    bind(path, path)
+    remount = MS_REMOUNT | MS_BIND | MS_RDONLY | flags
+    _check(_libc.mount(b"none", path, None, remount, None), "mount read-only")
 
 
 def _prctl(option: int, value: int) -> None:

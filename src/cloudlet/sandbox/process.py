@@ -2,9 +2,9 @@
 
 What it has nevertheless: a session of its own, descriptors 0 to 5 and nothing else, an empty environment but
 for the contract's, the death signal, no gain of privileges by setuid programs, limits on files, file size
-and core dumps, and a ``/tmp`` of its own where the kernel allows it. Not enforced: the number of processes,
-except in a user namespace (elsewhere the kernel counts the processes of the whole user, and root's not at
-all).
+and core dumps, and, where the kernel allows it, a ``/tmp`` of its own and code that it cannot change. Not
+enforced: the number of processes, except in a user namespace (elsewhere the kernel counts the processes of
+the whole user, and root's not at all).
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class ProcessDriver:
     """Makes cells of the rung `process`.
 
     `shown` are the directories that a cell needs and that could lie under ``/tmp`` (code, runtimes): they
-    stay visible there. They must exist before the first cell is made.
+    stay visible there, and read-only where the kernel allows it. They must exist before the first cell is
+    made.
     """
 
     def __init__(self, shown: Sequence[Path]) -> None:
-        self._tmp = detect((*shown, *map(Path, (sys.prefix, sys.base_prefix))))
+        self._tmp = detect((*shown, *map(Path, (sys.prefix, sys.base_prefix))), fixed=shown)
         self._closed = False
         log.info("driver_ready", rung=self.rung.value, private_tmp=self.private_tmp)
 

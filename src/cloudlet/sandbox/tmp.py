@@ -1,4 +1,5 @@
-"""A ``/tmp`` of its own for a child process, by a mount namespace made between fork and exec (Linux)."""
+"""A ``/tmp`` of its own for a child process, and code that it cannot change, by a mount namespace made
+between fork and exec (Linux)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -21,12 +22,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class PrivateTmp:
-    """How cells of this machine get their own ``/tmp``."""
+    """How cells of this machine get their own ``/tmp`` and fixed directories."""
 
     shown: tuple[Path, ...]
     """Directories under ``/tmp`` that stay visible in the cell, none inside another."""
     user_namespace: bool
     """Whether a user namespace is needed for it (true unless root)."""
+    fixed: tuple[Path, ...] = ()
+    """Directories in which a cell can write nothing, whoever owns them: versions are immutable, and their
+    dependencies are hard links that other versions share."""
 
     def shows(self, directory: Path) -> bool:
         """Whether the cell sees `directory` under its own name."""
@@ -42,6 +46,7 @@ class PrivateTmp:
         target = os.fsencode(TMP)
         kept = tuple(os.fsencode(path) for path in self.shown)
         ids = _id_maps() if self.user_namespace else ()
+        read_only = tuple((os.fsencode(path), linux.kept_flags(path)) for path in self.fixed)
 
         def enter() -> None:
             linux.unshare(linux.CLONE_NEWNS | (linux.CLONE_NEWUSER if ids else 0))
@@ -54,21 +59,29 @@ class PrivateTmp:
             linux.bind(source, target)
             for descriptor, path in zip(opened, kept, strict=True):
                 linux.bind(b"/proc/self/fd/%d" % descriptor, path)
+            for path, flags in read_only:
+                linux.bind_read_only(path, flags)
             os.chdir(target)
 
         return enter
 
 
-def detect(shown: Iterable[Path]) -> PrivateTmp | None:
-    """What works here, found by doing it once in a child; None when nothing does."""
+def detect(shown: Iterable[Path], fixed: Iterable[Path] = ()) -> PrivateTmp | None:
+    """What works here, found by doing it once in a child; None when nothing does. `fixed` directories must
+    be visible (not under ``/tmp``, or among `shown`); those that are not there are passed over."""
     if sys.platform != "linux" or TMP.is_symlink():
         return None
-    wanted = PrivateTmp(outermost(shown), user_namespace=os.geteuid() != 0)
+    bare = PrivateTmp(outermost(shown), user_namespace=os.geteuid() != 0)
+    wanted = replace(bare, fixed=tuple(path.resolve() for path in fixed if path.is_dir()))
     reason = _attempt(wanted)
+    if not reason:
+        return wanted
+    log.warning("code_not_read_only", reason=reason)
+    reason = _attempt(bare)
     if reason:
         log.warning("tmp_not_private", reason=reason)
         return None
-    return wanted
+    return bare
 
 
 def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:

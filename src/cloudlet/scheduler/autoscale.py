@@ -4,9 +4,11 @@ Three answers are combined by their maximum:
 
 * what is needed *now*: calls that run or wait. A new instance helps only those that are still waiting once
   it has started, so what the present instances clear in that time is left out (a slow start never floods
-  the node);
-* what was needed lately: the highest need within the keep-alive, so that the end of a burst throws nothing
-  away and an idle version falls to its minimum exactly one keep-alive after it was last needed;
+  the node). While the processors are busy anyway, more processes make calls slower, not faster: then only a
+  call that is stuck gets one more;
+* what was *used* lately: the highest use within the keep-alive, so that the end of a burst throws nothing
+  away and an idle version falls to its minimum exactly one keep-alive after it was last used. Forecasts are
+  not remembered: a wrong one is forgotten with the calls that caused it;
 * in burst mode (need more than doubled) the count never falls, whatever the keep-alive.
 
 A call is counted once: the edge's figures include calls that it handed to the activator, therefore the
@@ -36,12 +38,24 @@ FIRST_STARTS = 4
 are short these are enough, and if not, the running ones show it within a moment."""
 
 
+CPU_FULL = 0.9
+"""Share of the processors in use from which on more instances take from those that run."""
+STUCK_S = 0.25
+"""A call that runs for so long on a busy machine may wait for another call of its function."""
+UTILISATION = 0.8
+"""An instance is taken to be in use for this share of the time; the rest is room for chance."""
+CALL_OVERHEAD_S = 0.0002
+"""What an instance needs for a call beside the handler: reading, parsing, writing."""
+UNUSUAL = 4
+"""A running call is out of the ordinary once it has run this many times as long as calls do now."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScaleState:
     """What the decision remembers from one look to the next."""
 
     peaks: tuple[tuple[float, int], ...] = ()
-    """(time, need), needs falling: the sliding maximum. At most one entry per count."""
+    """(time, use), uses falling: the sliding maximum. At most one entry per count."""
     burst_until: float = 0.0
     count: int = 0
 
@@ -66,7 +80,9 @@ def desired_count(
     wanted = max(need, held, state.count if burst else 0)
     count = min(max(wanted, rule.instances_min), max(rule.instances_max, rule.instances_min))
     return ScaleDecision(
-        count, burst, ScaleState(_remember(state.peaks, need, rule, now), burst_until, count)
+        count,
+        burst,
+        ScaleState(_remember(state.peaks, used_now(signals, concurrency), rule, now), burst_until, count),
     )
 
 
@@ -78,52 +94,63 @@ def remembered(count: int, now: float) -> ScaleState:
 
 def need_now(signals: Signals, concurrency: int) -> int:
     """Instances for the calls that are here at this moment, without memory and without limits."""
-    late = _late_need(signals, concurrency)
-    if not signals.early:
-        return late
-    return max(late, _edge_need(signals, concurrency))
+    return max(used_now(signals, concurrency), _waiting_need(signals, concurrency))
 
 
-def _edge_need(signals: Signals, concurrency: int) -> int:
+def used_now(signals: Signals, concurrency: int) -> int:
+    """Instances that the calls of this moment really occupy."""
+    late = math.ceil(signals.running_peak / concurrency)
+    return max(late, _edge_used(signals, concurrency)) if signals.early else late
+
+
+def _edge_used(signals: Signals, concurrency: int) -> int:
     """Instances for the calls that the edge sends by itself.
 
     Calls in flight there include those in the instances' own short queues, which is where they belong: 64
-    callers of a function of 0.2 ms need four instances, not 64. So calls in flight only say how many could
-    be of use at all; it is refusals that say that there are too few.
+    callers of a function of 0.2 ms need a few instances, not 64. So the rate and the length of a call say how
+    many are in use, calls in flight only how many could be of use at all, and refusals that there are too
+    few.
     """
     if not signals.edge_fresh:
         return signals.serving
-    in_flight = max(float(signals.edge_active), signals.edge_calls_per_s * (signals.edge_p95_s or 0.0))
-    some = 1 if signals.edge_calls_per_s > 0 else 0
-    useful = max(some, math.ceil(in_flight / concurrency))
-    grown = signals.serving
-    if signals.edge_refused_share > REFUSED_SHARE_GROW:
-        grown += max(1, signals.serving // 4)
-    return min(useful, grown)
+    rate, p95_s = signals.edge_calls_per_s, signals.edge_p95_s or 0.0
+    in_flight = math.ceil(signals.edge_active / concurrency)
+    if rate <= 0:
+        return min(signals.serving, in_flight)
+    useful = max(1, in_flight, math.ceil(rate * p95_s / concurrency))
+    call_s = (p95_s if signals.duration_s is None else signals.duration_s) + CALL_OVERHEAD_S
+    used = math.ceil(rate * call_s / (concurrency * UTILISATION))
+    if signals.edge_refused_share > REFUSED_SHARE_GROW and signals.cpu_busy < CPU_FULL:
+        used = max(used, signals.serving + max(1, signals.serving // 4))
+    return min(useful, used)
 
 
-def _late_need(signals: Signals, concurrency: int) -> int:
-    peak = math.ceil(signals.running_peak / concurrency)
+def _waiting_need(signals: Signals, concurrency: int) -> int:
+    """Instances for the calls that wait in the activator and those that run there."""
     if signals.waiting == 0:
-        return peak
+        return 0
     # An instance that the edge keeps busy takes none of the calls that wait here.
     one_each = math.ceil((signals.running + signals.waiting) / concurrency) + signals.refusing
     have = signals.serving + signals.starting
+    if signals.cpu_busy >= CPU_FULL:
+        more = 1 if signals.oldest_s > STUCK_S and not signals.starting else 0
+        return min(one_each, max(have + more, FIRST_STARTS))
     # A call that runs longer than calls used to says more about those behind it than history does: it may
     # be one of the slow ones, or itself wait for a call of the same function that waits here.
-    duration_s = max(signals.duration_s or 0.0, signals.oldest_s)
+    unusual = signals.elapsed_s is None or signals.oldest_s > UNUSUAL * signals.elapsed_s
+    duration_s = max(signals.duration_s or 0.0, signals.oldest_s if unusual else 0.0)
     if duration_s <= 0:
-        return max(peak, min(one_each, max(have, FIRST_STARTS)))
+        return min(one_each, max(have, FIRST_STARTS))
     cleared = (have - signals.refusing) * concurrency * signals.start_s / duration_s
     left = signals.waiting + signals.arrivals_per_s * signals.start_s - cleared
     if left <= 0:
-        return max(peak, min(have, one_each))
+        return min(have, one_each)
     more = math.ceil(left * duration_s / (concurrency * max(signals.start_s, 0.001)))
-    return max(peak, min(have + more, one_each))
+    return min(have + more, one_each)
 
 
 def _remember(
-    peaks: tuple[tuple[float, int], ...], need: int, rule: ScaleRule, now: float
+    peaks: tuple[tuple[float, int], ...], used: int, rule: ScaleRule, now: float
 ) -> tuple[tuple[float, int], ...]:
-    kept = tuple((at, count) for at, count in peaks if now - at < rule.keep_alive_s and count > need)
-    return (*kept, (now, need)) if need > 0 else kept
+    kept = tuple((at, count) for at, count in peaks if now - at < rule.keep_alive_s and count > used)
+    return (*kept, (now, used)) if used > 0 else kept

@@ -22,10 +22,14 @@ class BindingRule:
     earn_p95_s: float = 0.020
     """An instance refuses what has not started after 20 ms: calls that are longer would be refused in
     rows."""
-    lose_p95_s: float = 0.030
+    lose_p95_s: float = 0.060
+    """As the edge sees it: up to 20 ms in the instance's queue, the call itself, and a busy machine."""
     failed_share_max: float = 0.05
+    contended_share: float = 0.02
+    """From this share of refused calls on, waiting is part of what the edge measures."""
     refused_share_max: float = 0.10
-    """Each refused call costs a second trip; from here on the queue in the activator is better."""
+    """Each refused call costs a second trip; from here on the queue in the activator is better, unless the
+    calls are short: then the activator would be the bottleneck."""
     edge_calls_min: int = 20
     """Fewer calls of one interval say nothing about refusals."""
     pause_s: float = 30.0
@@ -61,7 +65,11 @@ def _unfit(signals: BindingSignals, rule: BindingRule) -> bool:
     if signals.edge_calls < rule.edge_calls_min:
         return False
     slow = signals.edge_p95_s is not None and signals.edge_p95_s > rule.lose_p95_s
-    return slow or signals.refused_share > rule.refused_share_max
+    if signals.refused_share <= rule.contended_share:
+        return slow
+    # Refused calls run through the activator, which tells how long they really are.
+    long = signals.p95_s is None or signals.p95_s >= rule.earn_p95_s
+    return long and (slow or signals.refused_share > rule.refused_share_max)
 
 
 def _lost(rule: BindingRule, now: float) -> Binding:

@@ -73,7 +73,8 @@ class Fleet:
         self._commands: dict[str, asyncio.Task[None]] = {}
         self._retry_at: dict[str, float] = {}
         self._cold: dict[str, ColdStart] = {}
-        self._ends: dict[str, EndReason] = {}
+        self._ends: dict[str, EndReason | None] = {}
+        """None: gone, and the node has not said why (yet)."""
         self._end_waiters: dict[str, list[asyncio.Future[EndReason]]] = {}
 
     @property
@@ -118,7 +119,7 @@ class Fleet:
         what was adopted."""
         reported = {status.instance_id for status in report.instances}
         for instance_id in asked_at - reported:
-            self.ended(instance_id, EndReason.EXITED)
+            self._missing(instance_id)
         adopted = []
         for status in report.instances:
             known = status.instance_id in self._instances or status.instance_id in self._ends
@@ -133,20 +134,18 @@ class Fleet:
         )
 
     def ended(self, instance_id: str, reason: EndReason) -> None:
-        """The node says that the instance is gone."""
-        self._remember_end(instance_id, reason)
+        """The node says that the instance is gone, and why."""
+        self._missing(instance_id)
+        self._ends[instance_id] = reason
         for future in self._end_waiters.pop(instance_id, ()):
             if not future.done():
                 future.set_result(reason)
-        instance = self._instances.get(instance_id)
-        if instance is not None and instance.phase is not Phase.STARTING:
-            # The end of a start is the start's own answer: it carries the error.
-            self.feed(instance_id, Event.ENDED)
 
     async def end_reason(self, instance_id: str, limit_s: float) -> EndReason | None:
         """Why the instance ended, waiting for the news at most `limit_s`."""
-        if instance_id in self._ends:
-            return self._ends[instance_id]
+        told = self._ends.get(instance_id)
+        if told is not None:
+            return told
         future: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         waiters = self._end_waiters.setdefault(instance_id, [])
         waiters.append(future)
@@ -228,8 +227,16 @@ class Fleet:
             instance.instance_id, instance.version, instance.socket_path, instance.concurrency, cold
         )
 
-    def _remember_end(self, instance_id: str, reason: EndReason) -> None:
-        self._ends.setdefault(instance_id, reason)
+    def _missing(self, instance_id: str) -> None:
+        """The node does not have the instance any more. Its event, which may still be under way, says why."""
+        self._remember_end(instance_id)
+        instance = self._instances.get(instance_id)
+        if instance is not None and instance.phase is not Phase.STARTING:
+            # The end of a start is the start's own answer: it carries the error.
+            self.feed(instance_id, Event.ENDED)
+
+    def _remember_end(self, instance_id: str) -> None:
+        self._ends.setdefault(instance_id, None)
         while len(self._ends) > ENDS_KEPT:
             del self._ends[next(iter(self._ends))]
 
@@ -239,7 +246,7 @@ class Fleet:
         self._leases.forget(instance.instance_id)
         # A report that was under way may still name it: remembered, so that it is not adopted as a
         # stranger.
-        self._remember_end(instance.instance_id, EndReason.STOPPED)
+        self._remember_end(instance.instance_id)
         self._hooks.gone(instance.instance_id, instance.socket_path)
 
     def _restart(self, instance: Instance) -> None:
@@ -316,7 +323,7 @@ class Fleet:
             async with asyncio.timeout(self._options.quiesce_s_max):
                 await self._node.quiesce(instance_id)
         except InstanceNotFound:
-            self.ended(instance_id, EndReason.EXITED)
+            self._missing(instance_id)
             return
         except TimeoutError:
             # Its event loop is blocked by user code. Out of the endpoint stream it gets nothing new anyway.

@@ -50,12 +50,18 @@ class Scheduler:
     """
 
     def __init__(
-        self, node: NodeClient, edge: EndpointPublisher, clock: Clock, options: SchedulerOptions
+        self,
+        node: NodeClient,
+        edge: EndpointPublisher,
+        clock: Clock,
+        options: SchedulerOptions,
+        cpu_busy: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._node = node
         self._publisher = edge
         self._clock = clock
         self._options = options
+        self._cpu_busy = cpu_busy
         self._catalog = Catalog(EMPTY)
         self._records: dict[VersionKey, VersionRecord] = {}
         self._wake = asyncio.Event()
@@ -198,7 +204,7 @@ class Scheduler:
         """A late-bound call ended: what the scaling and binding decisions learn from."""
         known = self._records.get(call.version)
         if known is not None:
-            known.meter.finished(call.duration_s, call.failed)
+            known.meter.finished(call.duration_s, call.elapsed_s, call.failed)
 
     async def end_reason(self, instance_id: str, limit_s: float) -> EndReason | None:
         """Why an instance ended, waiting for the news at most `limit_s`."""
@@ -267,6 +273,7 @@ class Scheduler:
             refusing=counts.refusing,
             starting=starting,
             early=early,
+            cpu_busy=self._cpu_busy(),
             now=now,
         )
         if early and (not signals.edge_fresh or signals.edge_active or signals.edge_calls_per_s):

@@ -12,6 +12,8 @@ CALLS_KEPT = 128
 """Late-bound calls remembered per version; the binding decision looks at these."""
 START_S_UNKNOWN = 0.1
 """Start time assumed before one was measured."""
+ELAPSED_WEIGHT = 0.1
+"""Of the newest call in the running mean: about the last ten calls count."""
 EDGE_INTERVALS = 3
 """So many readings of the edge in a row must say that early binding does not suit a version."""
 EDGE_STALE_S = 5.0
@@ -44,8 +46,10 @@ class Signals:
     arrivals_per_s: float = 0.0
     duration_s: float | None = None
     """Mean duration of a late-bound call; None before the first one ended."""
+    elapsed_s: float | None = None
+    """The same lately on the activator's clock, which counts the time when it was busy with others."""
     oldest_s: float = 0.0
-    """How long the oldest leased call has been running."""
+    """How long the oldest leased call has been running, on the activator's clock."""
     start_s: float = START_S_UNKNOWN
     serving: int = 0
     refusing: int = 0
@@ -57,6 +61,8 @@ class Signals:
     edge_calls_per_s: float = 0.0
     edge_p95_s: float | None = None
     edge_refused_share: float = 0.0
+    cpu_busy: float = 0.0
+    """Share of the processors in use lately, by everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Meter:
         self._calls: deque[tuple[float, bool]] = deque(maxlen=CALLS_KEPT)
         self._summary: _Summary | None = _Summary()
         """Of `_calls`; None when it must be made anew."""
+        self._elapsed_s: float | None = None
         self._rate = 0.0
         self._rate_at = 0.0
         self._start_s = START_S_UNKNOWN
@@ -99,10 +106,12 @@ class Meter:
         self._rate = self._rate_now(now) + 1.0 / RATE_WINDOW_S
         self._rate_at = now
 
-    def finished(self, duration_s: float, failed: bool) -> None:
+    def finished(self, duration_s: float, elapsed_s: float, failed: bool) -> None:
         """A late-bound call ended."""
         self._calls.append((duration_s, failed))
         self._summary = None
+        known = self._elapsed_s
+        self._elapsed_s = elapsed_s if known is None else known + ELAPSED_WEIGHT * (elapsed_s - known)
 
     def started(self, duration_s: float) -> None:
         """An instance became ready after `duration_s`."""
@@ -144,6 +153,7 @@ class Meter:
         refusing: int,
         starting: int,
         early: bool,
+        cpu_busy: float,
         now: float,
     ) -> Signals:
         fresh = now - self._edge_at <= EDGE_STALE_S
@@ -155,6 +165,7 @@ class Meter:
             waiting=waiting,
             arrivals_per_s=self._rate_now(now),
             duration_s=self._late().mean_s,
+            elapsed_s=self._elapsed_s,
             start_s=self._start_s,
             serving=serving,
             refusing=refusing,
@@ -165,6 +176,7 @@ class Meter:
             edge_calls_per_s=self._edge_rate if edge else 0.0,
             edge_p95_s=edge.p95_s if edge else None,
             edge_refused_share=self._recent[-1][1] if edge and self._recent else 0.0,
+            cpu_busy=cpu_busy,
         )
 
     def binding(self) -> BindingSignals:

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from cloudlet.gateway.activator import time_allowed
-from cloudlet.gateway.errors import error_for_code, error_reply, failure_text, timeout_error
+from cloudlet.gateway.errors import timeout_error
 from cloudlet.gateway.timing import merged, parsed, stages
-from cloudlet.model.errors import (
-    ConcurrencyExceeded,
-    FunctionExited,
-    FunctionLoadFailed,
-    FunctionTimeout,
-    Internal,
-    PlatformError,
-    RateLimited,
-    Unavailable,
-)
 from cloudlet.model.function import VersionKey
 from cloudlet.model.sandbox import StartTiming
 from cloudlet.scheduler.leases import ColdStart, Lease
@@ -69,39 +57,6 @@ def test_what_the_instance_measured_wins() -> None:
     assert parsed("a;dur=x, ;dur=1, b") == {}
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (ConcurrencyExceeded(), 429, "EXCEED_CONCURRENT_REQUEST_LIMIT"),
-        (Unavailable(), 503, "SYS_ERR"),
-        (FunctionExited(), 500, "FUNCTIONS_EXECUTE_FAIL"),
-        (timeout_error(3.0), 504, "FUNCTIONS_TIME_LIMIT_EXCEEDED"),
-        (Internal(), 500, "SYS_ERR"),
-    ],
-)
-def test_errors_are_worded_in_the_dialect(error: PlatformError, status: int, code: str) -> None:
-    got, body = error_reply(error, "r-1")
-    assert (got, json.loads(body)) == (
-        status,
-        {"code": code, "message": error.message, "requestId": "r-1"},
-    )
-
-
 @pytest.mark.parametrize(("timeout_s", "text"), [(3.0, "3"), (0.5, "0.5"), (900.0, "900")])
 def test_the_timeout_is_said_as_the_shims_say_it(timeout_s: float, text: str) -> None:
     assert timeout_error(timeout_s).message == f"Invoking task timed out after {text} seconds"
-
-
-def test_a_load_failure_keeps_the_users_stack() -> None:
-    told = '{"errorCode":1,"errorMessage":"no","stackTrace":"at a"}'
-    assert failure_text(told) == told
-    assert json.loads(failure_text("{broken"))["errorMessage"] == "{broken"
-    _, body = error_reply(FunctionLoadFailed("SyntaxError"), "r")
-    assert json.loads(json.loads(body)["message"])["errorMessage"] == "SyntaxError"
-
-
-def test_every_code_leads_back_to_its_class() -> None:
-    assert error_for_code("function_timeout") is FunctionTimeout
-    assert error_for_code("rate_limited") is RateLimited
-    assert error_for_code("internal") is Internal
-    assert error_for_code("") is None

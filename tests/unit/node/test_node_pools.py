@@ -13,6 +13,7 @@ import pytest
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.errors import Unavailable
 from cloudlet.model.function import Runtime
+from cloudlet.model.sandbox import EndReason
 from cloudlet.node.cells import CellKind, CellMaker
 from cloudlet.node.pools import Pools
 from cloudlet.node.runtimes import Runtimes
@@ -169,3 +170,18 @@ async def test_cancelling_a_slow_boot_leaves_nothing() -> None:
         with pytest.raises(asyncio.CancelledError):
             await taking
         assert list(it.directory.iterdir()) == []
+
+
+async def test_cells_are_watched_while_they_boot_and_while_they_wait() -> None:
+    async with scene() as pools_scene:
+        pools_scene.failure = Failure.SLOW
+        pools_scene.pools.set_size(Runtime.PYTHON3, 1)
+        await pools_scene.until(lambda: len(pools_scene.pools.watched()) == 1)
+        cell = pools_scene.driver.cells[0]
+        assert [each.meter for each in pools_scene.pools.watched()] == [cell.meter]
+        cell.proceed()
+        await pools_scene.until(lambda: pools_scene.waiting() == 1)
+        (watched,) = pools_scene.pools.watched()
+        pools_scene.failure = Failure.NONE
+        watched.kill(EndReason.EXITED, "was stopped by a signal and not continued")
+        await pools_scene.until(lambda: len(pools_scene.driver.cells) == 2 and pools_scene.waiting() == 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloudlet.model.clock import SystemClock
-from cloudlet.model.errors import Unavailable
+from cloudlet.model.errors import InvalidRequest, Unavailable
 from cloudlet.node.supervisor import (
     BACK_OFF_FIRST_S,
     BACK_OFF_S_MAX,
@@ -170,6 +170,18 @@ async def test_a_process_that_ends_or_hangs_at_its_start_is_not_kept(supervisor:
         await supervisor.start(spec(ready_probe=never, ready_timeout_s=0.05))
     with pytest.raises(Unavailable, match="/no/such/program"):
         await supervisor.start(spec(argv=("/no/such/program",)))
+    assert supervisor.status() == ()
+
+
+async def test_a_process_that_names_the_error_that_ended_it_is_believed(supervisor: Supervisor) -> None:
+    line = '{"event": "process_failed", "code": "invalid_request", "message": "upgrade first"}'
+    dying = python(f"import sys; print('words', flush=True); print({line!r}, file=sys.stderr); sys.exit(1)")
+
+    async def never() -> bool:
+        return False
+
+    with pytest.raises(InvalidRequest, match=r"^upgrade first$"):
+        await supervisor.start(spec(argv=dying, ready_probe=never))
     assert supervisor.status() == ()
 
 

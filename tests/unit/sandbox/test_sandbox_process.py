@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -90,6 +91,18 @@ async def test_tmp_is_private_and_the_code_under_it_stays_visible(root: Path) ->
         assert set(report["inspect"]["tmp"]) <= {path.relative_to("/tmp").parts[0] for path in shown(root)}
         with pytest.raises(Unavailable):
             cell.mount_code(root / "other")
+
+
+async def test_the_code_cannot_be_changed_by_the_cell_whoever_owns_it(root: Path) -> None:
+    if not ProcessDriver(()).private_tmp:
+        pytest.skip("this machine allows no mount namespaces")
+    async with running(root) as cell:
+        report = await loaded(cell, root, "write")
+        assert report["write"] == [errno.EROFS, errno.EROFS, 0]
+    assert [path.name for path in (root / "code").iterdir()] == ["index.py"]
+    assert (root / "code" / "index.py").read_text() == ""
+    # Versions that are deployed later lie in the same directory: the host goes on writing there.
+    (root / "code" / "later").mkdir()
 
 
 def shown(root: Path) -> tuple[Path, ...]:

@@ -47,15 +47,20 @@ LONG = Signals(duration_s=0.5, start_s=0.05)
         (replace(SHORT, waiting=100), 1, 4),
         (replace(SHORT, waiting=100, starting=4), 1, 4),  # those on their way are not started again
         (replace(SHORT, waiting=1, serving=1, refusing=1), 1, 2),
+        # Busy processors: a few to begin with, then no more, unless a call is stuck.
+        (replace(LONG, waiting=60, serving=4, running=4, running_peak=4, cpu_busy=0.95), 1, 4),
+        (replace(LONG, waiting=60, serving=4, running=4, running_peak=4, cpu_busy=0.95, oldest_s=0.3), 1, 5),
         (Signals(early=True, edge_fresh=True), 1, 0),
         (Signals(early=True, edge_fresh=False, serving=3), 1, 3),  # blind: keep what is there
         (replace(EARLY, edge_active=3, running=2, running_peak=2), 1, 3),  # not 5
         (replace(EARLY, edge_calls_per_s=0.5), 1, 1),
         (replace(EARLY, edge_calls_per_s=1000, edge_p95_s=0.003), 1, 3),
         (replace(EARLY, edge_active=64), 1, 4),  # in the instances' queues, but in time
-        (replace(EARLY, edge_active=64, edge_refused_share=0.02), 1, 5),
-        (replace(EARLY, edge_active=64, edge_refused_share=0.02, serving=12), 1, 15),
-        (replace(EARLY, edge_active=6, edge_refused_share=0.02, serving=12), 1, 6),
+        (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.0003), 1, 4),
+        (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.005), 1, 33),
+        (replace(EARLY, edge_active=64, edge_calls_per_s=100, edge_refused_share=0.02), 1, 5),
+        (replace(EARLY, edge_active=64, edge_calls_per_s=100, edge_refused_share=0.02, serving=12), 1, 15),
+        (replace(EARLY, edge_active=6, edge_calls_per_s=100, edge_refused_share=0.02, serving=12), 1, 6),
     ],
 )
 def test_what_is_needed_now(signals: Signals, concurrency: int, need: int) -> None:
@@ -125,8 +130,12 @@ def test_early_binding_is_earned_by_many_short_calls(signals: BindingSignals, ea
     ("signals", "early"),
     [
         (replace(GOOD, edge_calls=100, edge_p95_s=0.025), True),  # between the thresholds: no change
-        (replace(GOOD, edge_calls=100, edge_p95_s=0.031), False),
-        (replace(GOOD, edge_calls=100, refused_share=0.11), False),
+        (replace(GOOD, edge_calls=100, edge_p95_s=0.061), False),
+        # Short calls that are refused: a busy machine, which the activator would make busier.
+        (replace(GOOD, edge_calls=100, edge_p95_s=0.061, refused_share=0.11), True),
+        (replace(GOOD, p95_s=0.021, edge_calls=100, refused_share=0.11), False),
+        (replace(GOOD, p95_s=0.021, edge_calls=100, edge_p95_s=0.061, refused_share=0.03), False),
+        (replace(GOOD, p95_s=0.021, edge_calls=100, refused_share=0.03), True),
         (replace(GOOD, edge_calls=19, edge_p95_s=1.0), True),  # too few to judge
     ],
 )
@@ -253,6 +262,7 @@ def test_the_meter_measures_rates_and_shares() -> None:
         refusing=0,
         starting=0,
         early=False,
+        cpu_busy=0.0,
         now=11.0,
     )
     assert 50 < signals.arrivals_per_s < 100
@@ -267,6 +277,7 @@ def test_the_meter_measures_rates_and_shares() -> None:
         refusing=0,
         starting=0,
         early=True,
+        cpu_busy=0.0,
         now=23.0,
     )
     assert (signals.edge_calls_per_s, signals.edge_active, signals.edge_p95_s) == (100.0, 3, 0.005)

@@ -234,11 +234,11 @@ def test_a_version_that_becomes_slow_loses_early_binding_but_keeps_its_instances
         await asyncio.sleep(0.3)
         (before,) = world.node.instances
         for second in range(6):
-            world.edge.counters[version.key] = EdgeTraffic(30 * second, 1, 0, 0.05)
+            world.edge.counters[version.key] = EdgeTraffic(30 * second, 1, 0, 0.1)
             await asyncio.sleep(1.0)
         assert world.edge.early == set()
         assert world.edge.endpoints[version.key] == frozenset()
-        assert list(world.node.instances) == [before]
+        assert before in world.node.instances
         assert world.node.instances[before].state is InstanceState.READY
 
     run_virtual(story)
@@ -360,6 +360,28 @@ def test_an_instance_that_dies_is_replaced_and_its_endpoint_goes() -> None:
     run_virtual(story)
 
 
+def test_only_the_node_says_why_an_instance_ended() -> None:
+    """Asking it to leave finds it gone before the event tells that the node has killed it."""
+
+    async def story() -> None:
+        world = World()
+        await world.begin(make_version("hungry"))
+        await world.call("hungry", 0.005)
+        (instance,) = world.node.instances.values()
+        world.node.instances.clear()
+        asked = asyncio.create_task(world.scheduler.end_reason(instance.instance_id, 10.0))
+        world.deploy()
+        await asyncio.sleep(1)
+        assert world.scheduler.status().versions == ()
+        assert not asked.done()
+        world.node.instances[instance.instance_id] = instance
+        world.node.end(instance.instance_id, EndReason.OUT_OF_MEMORY)
+        assert await asked is EndReason.OUT_OF_MEMORY
+        assert await world.scheduler.end_reason(instance.instance_id, 0.0) is EndReason.OUT_OF_MEMORY
+
+    run_virtual(story)
+
+
 def test_a_new_control_process_takes_running_instances_over() -> None:
     async def story() -> None:
         world = World()
@@ -385,6 +407,25 @@ def test_a_new_control_process_takes_running_instances_over() -> None:
         assert world.results[-1].waited_s == 0.0
         await asyncio.sleep(0.5)
         assert list(world.node.instances) == before
+        assert world.violations == []
+
+    run_virtual(story)
+
+
+def test_endpoints_of_instances_that_died_with_their_control_process_are_gone() -> None:
+    async def story() -> None:
+        world = World()
+        await world.begin(make_version("warm"))
+        for _ in range(12):
+            await world.call("warm", 0.005)
+        await asyncio.sleep(0.3)
+        (instance_id,) = world.node.instances
+        world.node.end(instance_id, EndReason.EXITED)
+        await world.restart_control()
+        await world.call("warm", 0.005)
+        assert world.results[-1].outcome == "ok"
+        await asyncio.sleep(30)
+        assert not any(world.edge.endpoints.values())
         assert world.violations == []
 
     run_virtual(story)

@@ -67,6 +67,11 @@ class AdminClient:
         reply = _decode(await self._request("GET", "/stats", query))
         return _flatten(reply)
 
+    async def prometheus(self, pattern: str) -> str:
+        """Statistics that were ever counted and whose name matches, as Envoy tells them to Prometheus."""
+        body = await self._request("GET", "/stats/prometheus", {"usedonly": "", "filter": pattern})
+        return body.decode()
+
     async def drain(self, limit_s: float) -> bool:
         """Let calls in flight end: no new connections, kept ones are closed after their answer.
 

@@ -14,6 +14,7 @@ from typing import Any
 from cloudlet.model.invocation import HEADER_PREFIX, REQUEST_ID
 
 from . import bans, cors, keys
+from .access_log import stdout_access_log
 from .files import JsonObject
 from .options import EdgeOptions
 from .replies import local_reply_config
@@ -119,6 +120,8 @@ def _connection_manager(options: EdgeOptions, inline: Candidate | None) -> JsonO
         "local_reply_config": local_reply_config(options.replies),
         "http_filters": _http_filters(options, inline),
     }
+    if options.access_log:
+        manager["access_log"] = [stdout_access_log()]
     if inline is None:
         source = _file_source(options.files.routes)
         manager["rds"] = {"route_config_name": ROUTE_CONFIGURATION, "config_source": source}

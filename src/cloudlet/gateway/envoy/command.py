@@ -10,8 +10,9 @@ from pathlib import Path
 from cloudlet.model.errors import EdgeUnavailable
 
 from . import bans, keys
+from .access_log import FLUSH_MS
 from .bootstrap import bootstrap
-from .files import Discovery, replace_file, to_text
+from .files import Discovery, replace_file, to_json
 from .options import EdgeOptions
 from .structure import EdgeModel, clusters, route_configuration
 
@@ -73,6 +74,8 @@ def argv(
         "--parent-shutdown-time-s",
         "3",
     ]
+    if options.access_log:
+        command += ["--file-flush-interval-msec", str(FLUSH_MS)]
     if hot_restart is None:
         return [*command, "--disable-hot-restart"]
     generation = ["--base-id", str(hot_restart.base_id), "--restart-epoch", str(hot_restart.epoch)]
@@ -86,7 +89,7 @@ def write_initial(options: EdgeOptions, *, keep: bool) -> None:
     stay (Envoy alone is started again); without it nothing of a former life is served.
     """
     options.files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    replace_file(options.files.bootstrap, to_text(bootstrap(options)))
+    replace_file(options.files.bootstrap, to_json(bootstrap(options)))
     nothing = EdgeModel()
     initial = {
         options.files.clusters: clusters(nothing.early),
@@ -96,4 +99,4 @@ def write_initial(options: EdgeOptions, *, keep: bool) -> None:
     }
     for path, resources in initial.items():
         if not (keep and path.exists()):
-            replace_file(path, Discovery.of(resources).text)
+            replace_file(path, Discovery.of(resources).content)

@@ -65,9 +65,9 @@ class Installer:
             wanted = await asyncio.to_thread(Discovery.of, resources)
             previous = await asyncio.to_thread(_read, file.path)
             before = await self._seen(file)
-            if before is not None and before.version == wanted.version and previous == wanted.text:
+            if before is not None and before.version == wanted.version and previous == wanted.content:
                 return False
-            await asyncio.to_thread(replace_file, file.path, wanted.text)
+            await asyncio.to_thread(replace_file, file.path, wanted.content)
             if not await self._taken(file, wanted.version, before.refused if before else 0):
                 if previous is not None:
                     await asyncio.to_thread(replace_file, file.path, previous)
@@ -101,8 +101,8 @@ class Installer:
         return _Seen(str(values.get(f"{prefix}.version_text", "")), sum(refused))
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> bytes | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         return None

@@ -26,7 +26,7 @@ from cloudlet.model.invocation import (
     UNIONID,
 )
 
-from .files import JsonObject, to_text
+from .files import JsonObject, to_json
 
 ISSUER = "cloudlet"
 KEYS_MAX = 16
@@ -133,7 +133,7 @@ def session_filter(keys: Sequence[PublicKey]) -> JsonObject:
 def _provider(keys: Sequence[PublicKey], *, forward: bool) -> JsonObject:
     return {
         "issuer": ISSUER,
-        "local_jwks": {"inline_string": to_text({"keys": [key.jwk for key in keys]})},
+        "local_jwks": {"inline_string": to_json({"keys": [key.jwk for key in keys]}).decode()},
         "forward": forward,
         "require_expiration": True,
         # 0 would mean Envoy's default of 60 s; 1 is the least it can be told.

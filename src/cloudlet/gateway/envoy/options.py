@@ -73,6 +73,8 @@ class EdgeOptions:
     trusted_hops: int = 0
     concurrency: int = 1
     limits: EdgeLimits = EdgeLimits()
+    access_log: bool = False
+    """Whether Envoy prints one JSON object for each call (``access_log.py``)."""
 
     @classmethod
     def of(
@@ -93,4 +95,5 @@ class EdgeOptions:
             trusted_hops=settings.trusted_hops,
             concurrency=settings.envoy_concurrency,
             limits=limits or EdgeLimits(),
+            access_log=settings.access_log,
         )

@@ -23,10 +23,11 @@ from .admin import AdminClient
 from .bans import ban_filter
 from .bootstrap import Candidate
 from .endpoints import ACK_LIMIT_S, EndpointStream
+from .fragments import Fragments
 from .installer import Installer
 from .keys import PublicKey, session_filter
 from .options import EdgeOptions
-from .structure import EdgeModel, cluster_name, clusters, route_configuration, version_of
+from .structure import EdgeModel, cluster_name, clusters, version_of
 from .validate import validate
 
 WAITING_MAX = 10_000
@@ -35,6 +36,9 @@ RETRY_S = 0.2
 RETRY_S_MAX = 30.0
 
 _STATS = r"^cluster\.v/[^.]*\.upstream_rq_(total|active|retry|time)$"
+
+LINGER_S = 1.0
+"""A cluster stays this long after the last route to it: longer than a call can wait before it is refused."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,11 +72,16 @@ class Publisher:
         self._admin = AdminClient(options.files.admin_socket)
         self._installer = Installer(options.files, self._admin, limit_s)
         self._endpoints = EndpointStream(options.xds_socket, options.activator_socket)
+        self._fragments = Fragments()
         self._wanted: EdgeModel | None = None
+        self._named: tuple[EdgeModel, frozenset[str]] | None = None
+        """A model that was wanted, and the names of the clusters that its functions may have."""
         self._live = frozenset[VersionKey]()
         """Versions that have a cluster in Envoy, as far as is known (more rather than fewer)."""
         self._fresh = True
         """True until the clusters were written once: their form may stem from an earlier release."""
+        self._left: dict[VersionKey, float] = {}
+        """Since when (loop time) the routes do not use a cluster of `_live` any more."""
         self._waiting: list[asyncio.Future[None]] = []
         self._work = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -103,7 +112,16 @@ class Publisher:
         An early-bound version about whose instances nobody has told yet (`set_endpoints`) is late-bound
         until then, so that a restarted control process takes nothing away from the edge by not knowing.
         """
+        self.want(model)
+        await self.settle()
+
+    def want(self, model: EdgeModel) -> None:
+        """The first half of `publish`: `settle` must follow, after which calls go where the newest wanted
+        model says."""
         self._wanted = model
+
+    async def settle(self) -> None:
+        """The second half of `publish`."""
         await self._next_round()
 
     async def set_endpoints(self, version: VersionKey, sockets: Sequence[str]) -> None:
@@ -115,15 +133,16 @@ class Publisher:
         name = cluster_name(version)
         first = not self._endpoints.knows(name)
         self._endpoints.tell(name, sockets)
-        if version in self._live:
+        if first and self._wanted is not None and version in self._wanted.early:
+            # It waited for this news; the round confirms its endpoints before routes lead to them.
+            await self._next_round()
+        elif version in self._live:
             try:
                 await self._endpoints.acknowledged([name], self._ack_limit_s)
             except EdgeUnavailable:
                 # A publication of that time may have taken the cluster away: then nothing is left to confirm.
                 if version in self._live:
                     raise
-        elif first and self._wanted is not None and version in self._wanted.early:
-            await self._next_round()
         else:
             self._forget_gone()
 
@@ -196,24 +215,36 @@ class Publisher:
 
     async def _put_into_effect(self, wanted: EdgeModel) -> None:
         model = wanted.with_early(key for key in wanted.early if self._endpoints.knows(cluster_name(key)))
-        before, after = self._live, model.early
-        # Both until the routes have changed: a call is on its way to either.
-        self._live = before | after
+        after = model.early
+        # Those that leave stay until the routes have changed and calls on their way have ended: a call that
+        # an instance refuses now is tried again in the same cluster.
+        self._live = after | self._lingering(after)
         await self._install_clusters(self._live)
         if self._fresh:
             self._endpoints.tell_again([cluster_name(key) for key in self._live])
             self._fresh = False
         names = [cluster_name(key) for key in sorted(after)]
         await self._endpoints.acknowledged(names, self._ack_limit_s)
-        routes = await asyncio.to_thread(route_configuration, model)
+        routes = await asyncio.to_thread(self._fragments.route_configuration, model)
         try:
             await self._installer.install(self._installer.routes, [routes])
         except EdgeUnavailable as exc:
             raise await self._explained(exc, model, routes) from exc
-        if self._live != after:
-            await self._install_clusters(after)
-            self._live = after
+        self._let_linger(after)
+        self._named = wanted, await asyncio.to_thread(_cluster_names, wanted)
         self._forget_gone()
+
+    def _lingering(self, after: frozenset[VersionKey]) -> frozenset[VersionKey]:
+        """Clusters that routes use no longer, or from this round on, and that have to stay for now."""
+        now = asyncio.get_running_loop().time()
+        return frozenset(key for key in self._live - after if self._left.get(key, now) + LINGER_S > now)
+
+    def _let_linger(self, after: frozenset[VersionKey]) -> None:
+        """The routes use `after` now: note since when the others are unused, and come back for them."""
+        loop = asyncio.get_running_loop()
+        self._left = {key: self._left.get(key, loop.time()) for key in self._live - after}
+        if self._left:
+            loop.call_later(LINGER_S, self._work.set)
 
     async def _install_clusters(self, live: Collection[VersionKey]) -> None:
         rendered = await asyncio.to_thread(clusters, live)
@@ -221,9 +252,10 @@ class Publisher:
 
     def _forget_gone(self) -> None:
         """Versions without a function, a cluster and instances: nothing has to be said about them."""
-        wanted = self._wanted.functions if self._wanted is not None else ()
-        needed = {cluster_name(key) for key in (*(function.key for function in wanted), *self._live)}
-        self._endpoints.forget(self._endpoints.empty() - needed)
+        if self._named is None or self._named[0] is not self._wanted:
+            return  # the round that is to come, or to be repeated, does it
+        live = {cluster_name(key) for key in self._live}
+        self._endpoints.forget(self._endpoints.empty() - self._named[1] - live)
 
     async def _explained(
         self, error: EdgeUnavailable, model: EdgeModel, routes: Mapping[str, Any]
@@ -240,6 +272,10 @@ class Publisher:
         except EdgeUnavailable as reason:
             return EdgeUnavailable(f"{error.message}: {reason.message}")
         return error
+
+
+def _cluster_names(model: EdgeModel) -> frozenset[str]:
+    return frozenset(cluster_name(function.key) for function in model.functions)
 
 
 def _live_versions(path: Path) -> frozenset[VersionKey]:

@@ -10,7 +10,7 @@ from cloudlet.model.errors import EdgeUnavailable
 
 from .bootstrap import Candidate, bootstrap
 from .command import binary_path
-from .files import to_text
+from .files import to_json
 from .options import EdgeOptions
 
 VALIDATE_LIMIT_S = 30.0
@@ -25,7 +25,7 @@ async def validate(options: EdgeOptions, candidate: Candidate) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="cloudlet-edge-") as directory:
         path = Path(directory) / "bootstrap.json"
-        await asyncio.to_thread(path.write_text, to_text(bootstrap(options, candidate)))
+        await asyncio.to_thread(path.write_bytes, to_json(bootstrap(options, candidate)))
         process = await asyncio.create_subprocess_exec(
             str(binary_path()),
             "--mode",

@@ -4,6 +4,7 @@
 import { createServer } from 'node:http';
 import { syncBuiltinESMExports } from 'node:module';
 import { performance } from 'node:perf_hooks';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { ActivityPage } from './activity.mjs';
 import { Calls, LINGER_MS } from './calls.mjs';
@@ -29,6 +30,7 @@ let scope = new ExclusiveScope();
 /** @type {Calls | undefined} */
 let calls;
 let loading = false;
+let loadHasFailed = false;
 let leaving = false;
 /** Thrown by `process.exit` in a function, so that its code goes no further while the process refuses calls. */
 const EXIT = new Error('process.exit() was called: this instance is ending');
@@ -72,7 +74,11 @@ async function load(order) {
   try {
     prepareEnvironment(order);
     const main = await loadHandler(order.code, order.handler);
-    serve(order, main, performance.now() - startedMs);
+    const loadMs = performance.now() - startedMs;
+    // A rejection that the modules left to nobody is reported before the next turn, and is a failure to load: served
+    // calls would only find a process that is ending.
+    await nextTurn();
+    if (!loadHasFailed) serve(order, main, loadMs);
   } catch (error) {
     loadFailed(describeError(error));
   }
@@ -106,14 +112,18 @@ function serve(order, main, loadMs) {
 }
 
 function loadFailed(error) {
+  if (loadHasFailed) return;
+  loadHasFailed = true;
   output.emit('error', error.stackTrace || error.errorMessage);
   output.flush();
   send({ event: 'load_failed', error }, () => exitHard(1));
 }
 
 function end() {
-  if (calls === undefined) exitHard(0);
-  else calls.leave(() => exitNow(0));
+  if (calls === undefined) return exitHard(0);
+  calls.quiesce();
+  // Calls that the edge has sent already but that were not read yet are refused, not cut off.
+  setTimeout(() => calls.leave(() => exitNow(0)), LINGER_MS);
 }
 
 /**

@@ -151,15 +151,15 @@ def test_options_come_from_the_settings(tmp_path: Path) -> None:
 
 def test_a_file_is_replaced_as_a_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.json"
-    replace_file(path, "one")
-    replace_file(path, "two")
+    replace_file(path, b"one")
+    replace_file(path, b"two")
     assert path.read_text() == "two"
     assert [entry.name for entry in path.parent.iterdir()] == ["file.json"]
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     with pytest.raises(OSError):
-        replace_file(blocked, "text")
+        replace_file(blocked, b"text")
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
@@ -167,7 +167,7 @@ def test_versions_name_the_content() -> None:
     one, same, other = (Discovery.of([{**pair}]) for pair in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2}))
     assert one == same
     assert one.version != other.version
-    assert json.loads(one.text) == {"version_info": one.version, "resources": [{"a": 1, "b": 2}]}
+    assert json.loads(one.content) == {"version_info": one.version, "resources": [{"a": 1, "b": 2}]}
 
 
 def test_initial_files_are_kept_only_when_asked(tmp_path: Path) -> None:

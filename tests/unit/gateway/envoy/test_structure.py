@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cloudlet.gateway.envoy.files import to_json
+from cloudlet.gateway.envoy.fragments import Fragments
 from cloudlet.gateway.envoy.structure import (
     EdgeEnvironment,
     EdgeFunction,
     EdgeModel,
+    at_least,
     cluster_name,
     clusters,
     route_configuration,
@@ -19,6 +26,7 @@ from cloudlet.gateway.envoy.structure import (
 )
 from cloudlet.model.app import Environment
 from cloudlet.model.function import Alias, FunctionConfig, Version, VersionKey
+from cloudlet.model.invocation import EVENT_BYTES_MAX
 from cloudlet.state.base import Snapshot
 
 ADD = VersionKey("env-1", "add", "aaaa")
@@ -30,8 +38,14 @@ def rendered(*functions: EdgeFunction, aliases: tuple[str, ...] = ()) -> dict[st
     return host
 
 
+def tree_of(host: dict[str, Any]) -> dict[str, Any]:
+    """The tree of environments, which small enough calls come to."""
+    tree: dict[str, Any] = host["matcher"]["on_no_match"]["matcher"]["matcher_tree"]
+    return tree
+
+
 def routes_of(host: dict[str, Any], environment: str, function: str) -> list[dict[str, Any]]:
-    branch = host["matcher"]["matcher_tree"]["exact_match_map"]["map"][environment]["matcher"]
+    branch = tree_of(host)["exact_match_map"]["map"][environment]["matcher"]
     paths = branch["on_no_match"]["matcher"]["matcher_tree"]["prefix_match_map"]["map"]
     routes: list[dict[str, Any]] = paths[f"/v1/functions/{function}"]["action"]["typed_config"]["routes"]
     return routes
@@ -46,20 +60,45 @@ def test_without_functions_everything_goes_to_api() -> None:
 
 
 def test_a_late_function_goes_to_the_activator_with_time_to_start() -> None:
-    huge, too_large, late, fallback = routes_of(
-        rendered(EdgeFunction("env-1", "add", "aaaa", 3.0)), "env-1", "add"
-    )
-    assert huge["direct_response"]["status"] == 413
-    assert too_large["route"]["cluster"] == "api"
+    late, fallback = routes_of(rendered(EdgeFunction("env-1", "add", "aaaa", 3.0)), "env-1", "add")
     assert late["match"] == {"path": "/v1/functions/add"}
     assert late["route"]["cluster"] == "activator"
     assert late["route"]["timeout"] == "63.000s"
     assert fallback["route"]["cluster"] == "api"
 
 
+def test_an_event_that_is_too_large_goes_to_api_before_any_function_is_looked_for() -> None:
+    host = rendered(EdgeFunction("env-1", "add", "aaaa", 3.0))
+    (matcher,) = host["matcher"]["matcher_list"]["matchers"]
+    predicate = matcher["predicate"]["single_predicate"]
+    assert predicate["input"]["typed_config"]["header_name"] == "content-length"
+    expression = predicate["value_match"]["safe_regex"]["regex"]
+    sizes = (0, 1, EVENT_BYTES_MAX - 1, EVENT_BYTES_MAX, EVENT_BYTES_MAX + 1, 64 * 1024 * 1024, 10**15)
+    found = [bool(re.fullmatch(expression, str(size))) for size in sizes]
+    assert found == [size > EVENT_BYTES_MAX for size in sizes]
+    huge, api = matcher["on_match"]["action"]["typed_config"]["routes"]
+    assert huge["direct_response"]["status"] == 413
+    assert api["route"]["cluster"] == "api"
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**10), st.integers(0, 3))
+def test_at_least_is_true_for_the_numbers_from_there_upwards(number: int, other: int, zeros: int) -> None:
+    for value in (other, number - 1, number, number + 1):
+        text = "0" * zeros + str(value)
+        assert bool(re.fullmatch(at_least(number), text)) == (value >= number), (number, text)
+
+
+def test_kept_fragments_render_the_same_routes() -> None:
+    fragments = Fragments()
+    first, second = EdgeFunction("env-1", "a", "1", 3.0), EdgeFunction("env-2", "b", "2", 0.5, early=True)
+    models = [EdgeModel((), each) for each in ((first,), (first, second), (replace(first, early=True),), ())]
+    for model in models:
+        assert to_json(fragments.route_configuration(model)) == to_json(route_configuration(model))
+
+
 def test_an_early_function_goes_to_its_own_cluster_and_may_be_refused_once() -> None:
     host = rendered(EdgeFunction("env-1", "add", "aaaa", 0.5, early=True))
-    _, _, early, late, *_ = routes_of(host, "env-1", "add")
+    early, late, _ = routes_of(host, "env-1", "add")
     action = early["route"]
     assert action["cluster"] == "v/env-1/add/aaaa"
     assert action["timeout"] == "31.000s"
@@ -82,7 +121,7 @@ def test_no_retry_of_ours_repeats_a_call_that_was_running() -> None:
 @pytest.mark.parametrize("early", [True, False])
 def test_headers_of_a_function_replace_what_a_client_sent(early: bool) -> None:
     host = rendered(EdgeFunction("env-1", "add", "aaaa", 0.5, early))
-    for route in routes_of(host, "env-1", "add")[2:-1]:
+    for route in routes_of(host, "env-1", "add")[:-1]:
         headers = {
             entry["header"]["key"]: entry["header"]["value"] for entry in route["request_headers_to_add"]
         }
@@ -99,7 +138,7 @@ def test_headers_of_a_function_replace_what_a_client_sent(early: bool) -> None:
 def test_environments_are_told_apart_by_case() -> None:
     functions = (EdgeFunction("Env", "add", "1", 3.0), EdgeFunction("env", "add", "2", 3.0))
     host = route_configuration(EdgeModel((), functions))["virtual_hosts"][0]
-    assert set(host["matcher"]["matcher_tree"]["exact_match_map"]["map"]) == {"Env", "env"}
+    assert set(tree_of(host)["exact_match_map"]["map"]) == {"Env", "env"}
 
 
 def test_equal_models_render_equal_text() -> None:

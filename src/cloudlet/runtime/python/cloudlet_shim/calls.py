@@ -211,8 +211,9 @@ class Calls:
     # --- any thread
 
     def leave(self) -> None:
-        """The node ends the instance: refuse everything new; the process ends with 0 when nothing runs."""
-        self._end(Ending(0, 0.0, orderly=True))
+        """The node ends the instance: refuse everything new, for a while also what is on its way; the process
+        ends with 0 when nothing runs."""
+        self._end(Ending(0, monotonic() + LINGER_S, orderly=True))
 
     def retire(self, exit_code: int, orderly: bool) -> None:
         """The process must not serve another caller: the state of the function's code is unknown. The replies
