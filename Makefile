@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 WORKERS ?= 2
 
-.PHONY: help demo test test-all check clean
+.PHONY: help demo test test-all check clean soak
 
 help:
 	@echo 'make demo       start cloudlet, deploy examples/order-food, play two users, check everything'
@@ -10,6 +10,7 @@ help:
 	@echo 'make test-all   all tests'
 	@echo 'make check      style, types, import contract, documentation'
 	@echo 'make bench-NAME one benchmark of bench/: a table, and bench/results/NAME.json'
+	@echo 'make soak       kill and stop processes of a busy installation (ROUNDS=200 SEED=… MINUTES=30)'
 	@echo 'make clean      remove .venv, the demo data and the caches of tools'
 
 demo:
@@ -37,6 +38,10 @@ bench-%:
 	@test -f 'bench/$(subst -,_,$*).py' || { \
 	    echo 'no benchmark is called $*; there are:' $$(ls bench 2>/dev/null | sed -n 's/^\([a-z].*\)\.py$$/\1/p' | tr _ -); exit 2; }
 	@$(PY) -m 'bench.$(subst -,_,$*)'
+
+soak:
+	@scripts/setup.sh dev
+	@$(PY) -m tests.faults.soak
 
 clean:
 	rm -rf .venv .cloudlet-demo .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/*.egg-info
