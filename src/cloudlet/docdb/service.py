@@ -32,6 +32,7 @@ from cloudlet.docdb.catalog import key_part
 from cloudlet.docdb.filter import Where, where
 from cloudlet.docdb.ids import IdSource
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits, Overrun
+from cloudlet.docdb.metrics import DocumentMetrics, measured
 from cloudlet.docdb.permissions import (
     check_replacement,
     check_update,
@@ -124,8 +125,14 @@ class DocumentService:
         self._limits = limits
         self._ids = ids or IdSource()
 
+    @property
+    def metrics(self) -> DocumentMetrics:
+        """Where operations are counted."""
+        return self._stores.metrics
+
     # Collections: server-side callers only; the dialects decide who that is.
 
+    @measured("define")
     async def create_collection(
         self, environment: str, name: str, preset: Preset = Preset.PRIVATE
     ) -> CollectionInfo:
@@ -134,6 +141,7 @@ class DocumentService:
         await store.define(CreateCollection(check_collection_name(name), preset))
         return find_collection(store.catalog(), name)
 
+    @measured("define")
     async def drop_collection(self, environment: str, name: str) -> None:
         """Remove a collection and its documents. Raises CollectionNotFound."""
         await (await self._open(environment)).define(DropCollection(name))
@@ -147,10 +155,12 @@ class DocumentService:
         """One collection. Raises CollectionNotFound."""
         return find_collection((await self._open(environment)).catalog(), name)
 
+    @measured("define")
     async def set_preset(self, environment: str, name: str, preset: Preset) -> None:
         """Change who may do what, at once. Raises CollectionNotFound."""
         await (await self._open(environment)).define(SetPreset(name, preset))
 
+    @measured("define")
     async def create_index(
         self, environment: str, collection: str, name: str, fields: Sequence[IndexField], unique: bool = False
     ) -> None:
@@ -160,12 +170,14 @@ class DocumentService:
         parts = tuple(key_part(item.path, item.descending) for item in fields)
         await (await self._open(environment)).define(CreateIndex(collection, name, parts, unique))
 
+    @measured("define")
     async def drop_index(self, environment: str, collection: str, name: str) -> None:
         """Remove an index. Raises CollectionNotFound, NotFound."""
         await (await self._open(environment)).define(DropIndex(collection, name))
 
     # Reading.
 
+    @measured("find")
     async def find(self, access: Access, collection: str, query: Query) -> FindResult:
         """Documents that match, in order. Raises CollectionNotFound, Invalid…, PermissionDenied,
         QueryTooCostly.
@@ -179,6 +191,7 @@ class DocumentService:
         documents = [row.document for row in found.rows]
         return FindResult([project(item) for item in documents] if project else documents, skip, limit)
 
+    @measured("count")
     async def count(self, access: Access, collection: str, filter: Value = None) -> int:
         """How many documents match; skip and limit do not exist here."""
         store = await self._open(access.environment)
@@ -188,6 +201,7 @@ class DocumentService:
 
     # Writing.
 
+    @measured("insert")
     async def insert(self, access: Access, collection: str, documents: Sequence[Value]) -> list[Value]:
         """Insert all documents or none; returns their ids. Raises DuplicateKey, InvalidDocument,
         PermissionDenied.
@@ -205,6 +219,7 @@ class DocumentService:
         await store.commit(Turn(collection, now_ms, decide))
         return [document["_id"] for document in prepared]
 
+    @measured("update")
     async def update(
         self,
         access: Access,
@@ -226,6 +241,7 @@ class DocumentService:
         updated = await self._update(access, collection, filter, update, multi, upsert, replace)
         return UpdateResult(updated.matched, updated.modified, updated.upserted_id)
 
+    @measured("find_and_update")
     async def find_and_update(
         self, access: Access, collection: str, filter: Value, update: Value, *, upsert: bool = False
     ) -> tuple[int, Document | None]:
@@ -233,6 +249,7 @@ class DocumentService:
         updated = await self._update(access, collection, filter, update, False, upsert, False)
         return updated.modified, updated.document
 
+    @measured("delete")
     async def delete(self, access: Access, collection: str, filter: Value, *, multi: bool = False) -> int:
         """Remove what matches, the first document or all; returns how many."""
         store = await self._open(access.environment)

@@ -28,6 +28,7 @@ from cloudlet.docdb.base import (
 from cloudlet.docdb.body import decode_body
 from cloudlet.docdb.execute import select
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits, Overrun
+from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.planner import Ids, Ranges, Scan, plan
 from cloudlet.docdb.sqlite_file import engine_errors, statement
 from cloudlet.docdb.sqlite_writer import SqliteWriter
@@ -49,7 +50,11 @@ class SqliteStore:
     """
 
     def __init__(
-        self, path: Path, limits: DocdbLimits = DEFAULT_LIMITS, workers: WorkerPool | None = None
+        self,
+        path: Path,
+        limits: DocdbLimits = DEFAULT_LIMITS,
+        workers: WorkerPool | None = None,
+        metrics: DocumentMetrics | None = None,
     ) -> None:
         self._path = path
         self._limits = limits
@@ -58,7 +63,7 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise StoreUnavailable(f"the document directory cannot be made: {exc}") from exc
-        self._writer = SqliteWriter(path, limits)
+        self._writer = SqliteWriter(path, limits, metrics or DocumentMetrics())
         try:
             self._reader = sqlite_file.open_reader(path)
         except BaseException:

@@ -39,6 +39,7 @@ from cloudlet.docdb.bytekeys import Entries, index_entries
 from cloudlet.docdb.catalog import duplicate_key, owner_index, with_collection, with_index, without_index
 from cloudlet.docdb.execute import select
 from cloudlet.docdb.limits import DocdbLimits, Overrun
+from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.planner import IndexInfo, plan
 from cloudlet.docdb.sqlite_file import statement
 from cloudlet.docdb.values import Document
@@ -81,8 +82,9 @@ class SqliteWriter:
     on the thread.
     """
 
-    def __init__(self, path: Path, limits: DocdbLimits) -> None:
+    def __init__(self, path: Path, limits: DocdbLimits, metrics: DocumentMetrics) -> None:
         self._limits = limits
+        self._metrics = metrics
         self._connection = sqlite_file.open_writer(path)
         self.version = 0
         self.catalog: dict[str, CollectionInfo] = {}
@@ -157,7 +159,10 @@ class SqliteWriter:
         group, last, schema = self._next_group()
         self._running = group if schema is None else [*group, schema]
         if group:
-            self._settle(self._commit_group(group))
+            self._metrics.group.observe(len(group))
+            with self._metrics.commit.time():
+                outcomes = self._commit_group(group)
+            self._settle(outcomes)
         if schema is not None:
             self._schema(schema)
         self._running = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from cloudlet.docdb.base import Store
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits
 from cloudlet.docdb.memory import MemoryStore
+from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.sqlite import SqliteStore
 from cloudlet.docdb.workers import WorkerPool
 from cloudlet.model.errors import ShuttingDown
@@ -26,22 +27,35 @@ class Stores:
         open_store: Callable[[str], Store],
         workers: WorkerPool | None = None,
         erase: Callable[[str], None] = lambda _name: None,
+        metrics: DocumentMetrics | None = None,
     ) -> None:
+        self.metrics = metrics or DocumentMetrics()
         self._open_store = open_store
         self._erase = erase
         self._workers = workers
         self._stores: dict[str, Store] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._closed = False
+        self.metrics.stores.set_function(lambda: len(self._stores))
+        if workers is not None:
+            self.metrics.workers.set_function(lambda: len(workers.pids))
+            self.metrics.waiting.set_function(lambda: workers.waiting)
 
     @classmethod
-    def in_directory(cls, directory: Path, limits: DocdbLimits = DEFAULT_LIMITS) -> Stores:
+    def in_directory(
+        cls,
+        directory: Path,
+        limits: DocdbLimits = DEFAULT_LIMITS,
+        metrics: DocumentMetrics | None = None,
+    ) -> Stores:
         """One SQLite file per environment: ``<environment>.db``."""
-        workers = WorkerPool(limits)
+        metrics = metrics or DocumentMetrics()
+        workers = WorkerPool(limits, metrics)
         return cls(
-            lambda name: SqliteStore(_file(directory, name), limits, workers),
+            lambda name: SqliteStore(_file(directory, name), limits, workers, metrics),
             workers,
             lambda name: _remove_files(_file(directory, name)),
+            metrics,
         )
 
     @classmethod

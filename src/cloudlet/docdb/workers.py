@@ -14,6 +14,7 @@ import structlog
 
 from cloudlet.docdb.base import Found
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits
+from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.workerproto import (
     FRAME_BYTES_MAX,
     HEADER,
@@ -38,8 +39,9 @@ class WorkerPool:
     and a new one is started for the next job.
     """
 
-    def __init__(self, limits: DocdbLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: DocdbLimits = DEFAULT_LIMITS, metrics: DocumentMetrics | None = None) -> None:
         self._limits = limits
+        self._metrics = metrics or DocumentMetrics()
         self._slots = asyncio.Semaphore(limits.workers_max)
         self._waiting = 0
         self._idle: list[Process] = []
@@ -50,6 +52,11 @@ class WorkerPool:
     def pids(self) -> list[int]:
         """The processes that live, for status displays."""
         return [process.pid for process in self._all if process.returncode is None]
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a process."""
+        return self._waiting
 
     async def run(self, job: Job) -> Found:
         """The answer to a job.
@@ -87,10 +94,12 @@ class WorkerPool:
             async with asyncio.timeout(job.seconds + (_START_S if started else 0)):
                 answer = await _exchange(process, job)
         except TimeoutError as exc:
+            self._metrics.killed.inc()
             await self._end(process)
             log.warning("scan_killed", collection=job.collection, seconds=job.seconds)
             raise _too_long(job) from exc
         except (OSError, EOFError, msgspec.MsgspecError) as exc:
+            self._metrics.killed.inc()
             await self._end(process)
             if process.returncode == -signal.SIGALRM:
                 raise _too_long(job) from exc

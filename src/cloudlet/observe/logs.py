@@ -7,6 +7,10 @@ import sys
 
 import structlog
 
+PROCESS_FAILED = "process_failed"
+"""Event of the last line that a process logs when an error of the platform ends it; it has `code` and
+`message`."""
+
 
 def configure(level: str, process: str) -> None:
     """Send every log line of this process to standard error, from `level` upwards, marked with `process`."""

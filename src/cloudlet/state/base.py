@@ -84,6 +84,14 @@ class FunctionRecords(Protocol):
         """The functions of an environment by name, with the version that ``$LATEST`` points to."""
         ...
 
+    def find_function(self, environment: str, function: str) -> Version | None:
+        """The version that ``$LATEST`` of the function points to."""
+        ...
+
+    def count_functions(self) -> int:
+        """Functions of all environments."""
+        ...
+
     def versions(self, environment: str, function: str) -> list[Version]:
         """Newest first; empty when the function does not exist."""
         ...

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import apsw
 import structlog
 
-from cloudlet.model.errors import InvalidRequest, ShuttingDown, StoreUnavailable
+from cloudlet.model.errors import InvalidRequest, OutcomeUnknown, ShuttingDown, StoreUnavailable
 from cloudlet.state.files import migrations, queries
 
 WRITES_WAITING_MAX = 1024
@@ -85,8 +85,9 @@ class Database:
         """Run `job` in a transaction; durable when this returns. An error of the job undoes what it did and
         is raised.
 
-        Raise StoreUnavailable when too many writes wait or nothing can be written, ShuttingDown after
-        `close`. A caller that is cancelled does not know whether the job ran.
+        Raise StoreUnavailable when too many writes wait or nothing can be written, OutcomeUnknown when the
+        disk failed in the middle, ShuttingDown after `close`. A caller that is cancelled does not know
+        whether the job ran.
         """
         if self._writer is None:
             raise StoreUnavailable("the control records are open for reading only here")
@@ -196,8 +197,13 @@ class _Writer:
         except Exception as error:
             # Whatever it was: nobody of the group may wait for ever, and the thread must live.
             log.error("records_commit_failed", error=str(error), writes=len(group))
+            failure: Exception = error
+            if isinstance(error.__cause__, apsw.IOError):
+                # The commit record may have reached the disk before the error did us.
+                failure = OutcomeUnknown(f"the disk failed while the control records were written: {error}")
+                failure.__cause__ = error
             for job in group:
-                job.error = job.error or error
+                job.error = job.error or failure
 
     def _run(self, job: _Job) -> None:
         try:

@@ -112,6 +112,16 @@ class MemoryRecords:
             if name == LATEST
         ]
 
+    def find_function(self, environment: str, function: str) -> Version | None:
+        held = self._environments.get(environment)
+        alias = held.function_aliases.get((function, LATEST)) if held else None
+        return held.versions[function][alias.digest] if held and alias else None
+
+    def count_functions(self) -> int:
+        return sum(
+            name == LATEST for held in self._environments.values() for _, name in held.function_aliases
+        )
+
     def versions(self, environment: str, function: str) -> list[Version]:
         held = self._environments.get(environment)
         found = held.versions.get(function, {}) if held else {}

@@ -64,6 +64,17 @@ JOIN versions AS v ON v.environment = a.environment AND v.function = a.function 
 WHERE a.environment = ? AND a.name = ?
 ORDER BY v.function
 
+-- function --
+-- The version of a function that one alias names
+SELECT v.environment, v.function, v.digest, v.number, v.config, v.code_dir, v.created_at
+FROM aliases AS a
+JOIN versions AS v ON v.environment = a.environment AND v.function = a.function AND v.digest = a.digest
+WHERE a.environment = ? AND a.function = ? AND a.name = ?
+
+-- count_functions --
+-- How many functions there are that one alias of theirs names a version of
+SELECT count(*) FROM aliases WHERE name = ?
+
 -- versions --
 -- Versions of a function, newest first
 SELECT environment, function, digest, number, config, code_dir, created_at

@@ -33,6 +33,8 @@ class SqliteRecords:
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
+        self._decoded: dict[Row, Version] = {}
+        """Versions of the last snapshot."""
         self._database = Database(path)
         if not self._database.rows("environment", DEFAULT_ENVIRONMENT):
             self._database.prepare(
@@ -45,6 +47,7 @@ class SqliteRecords:
         StoreUnavailable while the writer has not made the file ready."""
         records = cls.__new__(cls)
         records._clock = clock or SystemClock()
+        records._decoded = {}
         if not path.exists():
             raise StoreUnavailable(f"{path} is not there yet: its writer has not started")
         records._database = Database(path, readonly=True)
@@ -183,12 +186,22 @@ class SqliteRecords:
 
         return await self._database.write(job)
 
+    def find_function(self, environment: str, function: str) -> Version | None:
+        rows = self._database.rows("function", environment, function, LATEST)
+        return _version(rows[0]) if rows else None
+
+    def count_functions(self) -> int:
+        return int(self._database.rows("count_functions", LATEST)[0][0])
+
     def snapshot(self) -> Snapshot:
         with self._database.one_moment():
+            rows = self._database.rows("aliased_versions")
+            # A version never changes, and decoding ten thousand of them again takes half the time of this.
+            self._decoded = {row: self._decoded.get(row) or _version(row) for row in rows}
             return Snapshot(
                 sequence=self.sequence(),
                 environments=tuple(self.environments()),
-                versions=tuple(_version(row) for row in self._database.rows("aliased_versions")),
+                versions=tuple(self._decoded.values()),
                 aliases=tuple(Alias(*row) for row in self._database.rows("aliases")),
             )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from cloudlet.model.errors import AlreadyExists, InvalidRequest, StoreUnavailable
+from cloudlet.model.errors import AlreadyExists, InvalidRequest, OutcomeUnknown, StoreUnavailable
 from cloudlet.state.database import WRITES_WAITING_MAX, Database, Transaction
 from cloudlet.state.files import migrations, parse_queries, queries
 from cloudlet.state.sqlite import SqliteRecords
@@ -31,6 +31,19 @@ async def test_records_survive_a_restart(tmp_path: Path) -> None:
     assert await again.credential("shop") == credential
     assert again.sequence() == sequence
     again.close()
+
+
+async def test_after_a_failure_of_the_disk_nobody_is_told_to_try_again(tmp_path: Path) -> None:
+    records = SqliteRecords(tmp_path / "control.db")
+
+    def fail(_: Transaction) -> None:
+        raise apsw.IOError("IOError: disk I/O error")
+
+    with pytest.raises(OutcomeUnknown, match="the disk failed"):
+        await records._database.write(fail)
+    await records.create_environment("shop")
+    assert [e.name for e in records.environments()] == ["default", "shop"]
+    records.close()
 
 
 def test_the_file_is_private(tmp_path: Path) -> None:
