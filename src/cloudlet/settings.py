@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     """Proxies in front of the edge whose ``x-forwarded-for`` is believed."""
     anonymous_sign_in: bool = True
     """Whether anybody may get an anonymous session."""
+    create_collections: bool = False
+    """Whether a collection is made (PRIVATE) when it is used for the first time; upstream refuses."""
+    explain_empty: bool = False
+    """Whether api's log says why a query found nothing."""
+    access_log: bool = False
+    """Whether every call is logged, by the edge and by api."""
 
     @property
     def service_url(self) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from cloudlet.api.http import Answer, body_of, environment_of, number
+from cloudlet.api.log_filter import LogFilter
 from cloudlet.api.ports import AdminServices
 from cloudlet.auth.service import identity_of
 from cloudlet.model.errors import FunctionNotFound, NodeUnavailable
@@ -18,11 +19,16 @@ from cloudlet.model.ids import new_request_id
 from cloudlet.model.invocation import Invocation
 from cloudlet.model.sandbox import InstanceStatus
 from cloudlet.node.logs import QUERY_RECORDS_MAX, LogQuery
+from cloudlet.node.wire import LogRecord
 
 
 class _Invoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event: msgspec.Raw = msgspec.Raw(b"{}")
     openid: str = ""
+
+
+class _Rollback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    to: int | None = None
 
 
 async def list_functions(services: AdminServices, request: Request) -> Answer:
@@ -43,18 +49,22 @@ async def detail(services: AdminServices, request: Request) -> Answer:
     return 200, _shown(version, alias, running) | {
         "url": f"{services.service_url()}/v1/functions/{version.function}",
         "environment_variables": sorted(config.environment_variables),
-        "versions": [
-            {
-                "digest": known.digest,
-                "number": known.number,
-                "created_at": known.created_at,
-                "current": known.digest == version.digest,
-            }
-            for known in services.records.versions(version.environment, version.function)
-        ],
+        "versions": _versions(services, version),
         "scale": msgspec.to_builtins(config.scale),
         "running": [shown_instance(status) for status in running],
     }
+
+
+async def list_versions(services: AdminServices, request: Request) -> Answer:
+    version, _ = _current(services, request)
+    return 200, {"versions": _versions(services, version)}
+
+
+async def rollback(services: AdminServices, request: Request) -> Answer:
+    """Answers once calls move to the version."""
+    environment, wanted = environment_of(services, request), await body_of(request, _Rollback)
+    done = await services.deploys.rollback(environment, request.path_params["fn"], wanted.to)
+    return 200, {"former": _shown_version(done.former, done.now), "now": _shown_version(done.now, done.now)}
 
 
 async def delete_function(services: AdminServices, request: Request) -> Answer:
@@ -81,26 +91,22 @@ async def invoke(services: AdminServices, request: Request) -> Answer:
 
 
 async def logs(services: AdminServices, request: Request) -> Answer:
-    """Of a function that is gone, too, as long as its file is there."""
+    """Of a function that is gone, too, as long as its file is there. Raise FunctionNotFound for one that has
+    neither."""
+    wanted = int(number(request, "limit", 100, 1, QUERY_RECORDS_MAX))
+    lines = LogFilter.of(request.query_params.get("level", ""), request.query_params.get("text", ""))
     query = LogQuery(
         environment_of(services, request),
         request.path_params["fn"],
         request.query_params.get("request_id", ""),
         number(request, "since", 0, 0, 1e11),
-        int(number(request, "limit", 100, 1, QUERY_RECORDS_MAX)),
+        QUERY_RECORDS_MAX if lines.narrow else wanted,
     )
-    return 200, {
-        "records": [
-            {
-                "t": record.t,
-                "instance": record.instance,
-                "request_id": record.request_id,
-                "level": record.level,
-                "text": record.text,
-            }
-            for record in await services.node.logs(query)
-        ]
-    }
+    records = await services.node.logs(query)
+    if not records and not services.records.versions(query.environment, query.function):
+        raise FunctionNotFound(f"function {query.function[:80]!r} does not exist and has no log")
+    found = [record for record in records if lines.keeps(record)]
+    return 200, {"records": [_shown_record(record) for record in found[-wanted:]]}
 
 
 async def running_instances(services: AdminServices) -> Sequence[InstanceStatus]:
@@ -126,6 +132,31 @@ def shown_instance(status: InstanceStatus) -> dict[str, Any]:
     }
 
 
+def _shown_record(record: LogRecord) -> dict[str, Any]:
+    return {
+        "t": record.t,
+        "instance": record.instance,
+        "request_id": record.request_id,
+        "level": record.level,
+        "text": record.text,
+    }
+
+
+def _versions(services: AdminServices, current: Version) -> list[dict[str, Any]]:
+    known = services.records.versions(current.environment, current.function)
+    return [_shown_version(version, current) for version in known]
+
+
+def _shown_version(version: Version, current: Version) -> dict[str, Any]:
+    return {
+        "digest": version.digest,
+        "number": version.number,
+        "created_at": version.created_at,
+        "current": version.digest == current.digest,
+        "runtime": version.config.runtime,
+    }
+
+
 def _current(services: AdminServices, request: Request) -> tuple[Version, Alias]:
     name, function = environment_of(services, request), request.path_params["fn"]
     for version, alias in services.records.functions(name):
@@ -147,6 +178,7 @@ def _shown(version: Version, alias: Alias, running: Sequence[InstanceStatus]) ->
     return {
         "name": version.function,
         "runtime": config.runtime,
+        "unpatched": config.runtime.unpatched,
         "handler": config.handler,
         "timeout_s": config.timeout_s,
         "memory_mb": config.memory_mb,

@@ -10,6 +10,7 @@ from typing import Protocol
 from cloudlet.auth.service import AuthService
 from cloudlet.docdb.service import DocumentService
 from cloudlet.functions.uploads import Upload
+from cloudlet.functions.versions import Rollback
 from cloudlet.functions.wire import DeployEvent, DeployRequest
 from cloudlet.model.invocation import Invoker
 from cloudlet.model.sandbox import NodeReport
@@ -44,11 +45,17 @@ class Deploys(Protocol):
 
     async def delete(self, environment: str, function: str) -> list[str]: ...
 
+    async def rollback(self, environment: str, function: str, number: int | None = None) -> Rollback: ...
+
 
 class UploadStore(Protocol):
     """Keeps uploads until their deploy (`functions.uploads.Uploads`)."""
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> Upload: ...
+
+
+async def _no_metrics() -> bytes:
+    return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +74,5 @@ class AdminServices:
     """Closes the documents of a deleted environment and removes them."""
     service_url: Callable[[], str]
     """The public address of the edge, without a slash at the end (the port may be known late)."""
+    metrics: Callable[[], Awaitable[bytes]] = _no_metrics
+    """The metrics of all processes in Prometheus's text form; without it there are none."""

@@ -7,6 +7,7 @@ may be absent. ``{env}`` is an environment or one of its aliases; a person who n
 ::
 
     GET    /status                                                      → Status
+    GET    /metrics                                                     → Prometheus's text form
     GET    /environments                                                → {"environments": [Environment]}
     POST   /environments              {"name"}                          → 201 Environment
     DELETE /environments/{env}                                          → {"deleted": name}
@@ -20,8 +21,12 @@ may be absent. ``{env}`` is an environment or one of its aliases; a person who n
     POST   /environments/{env}/functions/{fn}/invoke
                                       {"event"?, "openid"?}             → {"result", "request_id",
                                                                            "timing": {stage: ms}}
+    GET    /environments/{env}/functions/{fn}/versions                  → {"versions": [Version]}, last first
+    POST   /environments/{env}/functions/{fn}/rollback
+                                      {"to": number?}                   → {"former": Version, "now": Version}
     GET    /environments/{env}/functions/{fn}/logs
-           ?limit=100 &request_id= &since=unix seconds                  → {"records": [Log]}, oldest first
+           ?limit=100 &request_id= &since=unix seconds
+           &level=debug|info|warn|error &text=                          → {"records": [Log]}, oldest first
 
     PUT    /uploads                   a tar archive (raw, ≤ 512 MB)     → 201 {"upload": id, "bytes": n}
     POST   /deploy                    Deploy                            → one JSON object a line: Event
@@ -39,11 +44,12 @@ Shapes::
     Credentials    {"envId", "secretId", "secretKey", "serviceUrl"}      serviceUrl ends in /admin
     Token          {"access_token", "refresh_token", "token_type": "Bearer", "expires_in", "sub", "env",
                     "openid"}
-    Function       {"name", "runtime", "handler", "timeout_s", "memory_mb", "concurrency",
+    Function       {"name", "runtime", "unpatched": bool, "handler", "timeout_s", "memory_mb", "concurrency",
                     "version": digest, "number", "updated_at", "instances": n}
     Detail         Function + {"url", "environment_variables": [name], "running": [Instance],
-                    "versions": [{"digest", "number", "created_at", "current": bool}],
+                    "versions": [Version],
                     "scale": {"instances_min", "instances_max", "keep_alive_s"}}
+    Version        {"digest", "number", "created_at", "current": bool, "runtime"}
     Instance       {"instance_id", "environment", "function", "version": digest, "state", "pid",
                     "started_at", "memory_mb", "rung", "timing": {"sandbox_ms", "load_ms", "pooled"}}
     Status         {"version", "pid", "url", "rung", "sequence", "environments": n, "functions": n,
@@ -51,6 +57,8 @@ Shapes::
                     "processes": [{"name": node | api | control | envoy, "pid", "ready", "restarts"}]}
                    node, pid (the node's) and rung are null when the node does not answer
     Log            {"t", "instance", "request_id", "level", "text"}
+                   level: that one and worse; text: part of the line, case ignored; both among the newest
+                   10,000 records that the other conditions leave
     Deploy         DeployRequest of functions/wire.py
     Collection     {"name", "preset"}       preset: READONLY | PRIVATE | ADMINWRITE | ADMINONLY
     Event          DeployEvent of functions/wire.py, with "event" naming the kind
@@ -75,6 +83,7 @@ _COLLECTION = _ENV + "/collections/{name}"
 
 TABLE: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/status", status.status),
+    ("GET", "/metrics", status.metrics),
     ("GET", "/environments", environments.list_environments),
     ("POST", "/environments", environments.create_environment),
     ("DELETE", _ENV, environments.delete_environment),
@@ -85,6 +94,8 @@ TABLE: tuple[tuple[str, str, Handler], ...] = (
     ("GET", _FN, functions.detail),
     ("DELETE", _FN, functions.delete_function),
     ("POST", _FN + "/invoke", functions.invoke),
+    ("GET", _FN + "/versions", functions.list_versions),
+    ("POST", _FN + "/rollback", functions.rollback),
     ("GET", _FN + "/logs", functions.logs),
     ("PUT", "/uploads", deploys.upload),
     ("POST", "/deploy", deploys.deploy),

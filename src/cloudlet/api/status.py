@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from cloudlet import __version__
 from cloudlet.api.functions import shown_instance
@@ -14,6 +15,7 @@ from cloudlet.api.http import Answer
 from cloudlet.api.ports import AdminServices
 from cloudlet.model.errors import NodeUnavailable
 from cloudlet.model.sandbox import NodeReport
+from cloudlet.observe.metrics import CONTENT_TYPE
 
 
 async def status(services: AdminServices, request: Request) -> Answer:
@@ -29,12 +31,17 @@ async def status(services: AdminServices, request: Request) -> Answer:
         "rung": report.rung if report else None,
         "sequence": services.records.sequence(),
         "environments": len(environments),
-        "functions": sum(len(services.records.functions(found.name)) for found in environments),
+        "functions": services.records.count_functions(),
         "running": [shown_instance(found) for found in report.instances] if report else [],
         "pools": dict(report.pools) if report else {},
         "node": report.node if report else None,
         "processes": _processes(report) if report else [],
     }
+
+
+async def metrics(services: AdminServices, request: Request) -> Answer:
+    """Prometheus's text form. A process that does not answer is missing."""
+    return Response(await services.metrics(), media_type=CONTENT_TYPE)
 
 
 def _processes(report: NodeReport) -> list[dict[str, Any]]:

@@ -58,11 +58,6 @@ class KeyRing:
         self._load()
         return {key.kid for key in self._stored} != before
 
-    async def rotate(self, now: float) -> None:
-        """Add a key now, whatever the age of the newest."""
-        await self._add(now)
-        self._load()
-
     def signer(self, now: float) -> LoadedKey:
         """The key that signs now. Raise Internal before `maintain`."""
         return self._loaded[signing_key(self._stored, now).kid]

@@ -20,6 +20,8 @@ TIMEOUT_S = 60.0
 """Between two bytes of an answer."""
 DEPLOY_TIMEOUT_S = 900.0
 """Between two events of a deploy: an installer may be silent for long."""
+ROLLBACK_TIMEOUT_S = 150.0
+"""A start check and its publication, each with its own limit."""
 CALL_TIMEOUT_S = 960.0
 """A function may run for 900 seconds."""
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -30,14 +32,19 @@ JsonObject = dict[str, Any]
 class AdminClient:
     """One request a connection; nothing is retried."""
 
-    def __init__(self, socket_path: Path, not_running: str) -> None:
+    def __init__(self, socket_path: Path, not_running: str, timeout_s: float = TIMEOUT_S) -> None:
         """`not_running` is what to say when nobody listens."""
         self._socket_path = socket_path
         self._not_running = not_running
+        self._timeout_s = timeout_s
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> JsonObject:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        return self._call("GET", f"{path}?{urlencode(given)}" if given else path, None, TIMEOUT_S)
+        return self._call("GET", f"{path}?{urlencode(given)}" if given else path, None, self._timeout_s)
+
+    def text(self, path: str) -> str:
+        """What is at `path`, when it is not JSON."""
+        return self._answer("GET", path, None, self._timeout_s, {}).decode()
 
     def post(self, path: str, body: JsonObject, timeout_s: float = TIMEOUT_S) -> JsonObject:
         return self._call("POST", path, json.dumps(body, ensure_ascii=False).encode(), timeout_s)
@@ -78,10 +85,19 @@ class AdminClient:
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> JsonObject:
+        return _json_object(self._answer(method, path, body, timeout_s, headers or {}))
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        body: bytes | IO[bytes] | None,
+        timeout_s: float,
+        headers: Mapping[str, str],
+    ) -> bytes:
         connection = _Connection(self._socket_path, timeout_s)
         try:
-            response = self._send(connection, method, path, body, headers or {})
-            return _json_object(response.read(ANSWER_BYTES_MAX))
+            return self._send(connection, method, path, body, headers).read(ANSWER_BYTES_MAX)
         except (TimeoutError, ConnectionError, http.client.HTTPException) as exc:
             raise OutcomeUnknown(
                 f"cloudlet did not answer ({exc or type(exc).__name__}): look at its output and try again"

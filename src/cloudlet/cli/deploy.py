@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .exit_codes import ExitCode
-from .session import CommandFailed, Session, command_options, to_json
+from .session import CommandFailed, Session, command_options, printable, to_json
 
 if TYPE_CHECKING:
     from cloudlet.functions.project import FunctionSource, Project
-    from cloudlet.functions.wire import DeployEvent, FunctionDone, FunctionUpload
+    from cloudlet.functions.wire import DeployEvent, FunctionDone, FunctionPlanned, FunctionUpload
 
     from .client import AdminClient
 
@@ -23,6 +24,13 @@ LOG_LINES_MAX = 40
 """Lines of a build log that are printed; ``--json`` has all that were kept."""
 IN_MEMORY_BYTES_MAX = 8 * 1024 * 1024
 
+_PLANNED_STATUS = {
+    "create": "would_deploy",
+    "update": "would_deploy",
+    "reuse": "would_deploy",
+    "unchanged": "unchanged",
+    "failed": "failed",
+}
 _STEPS = {
     "unpacking": "unpacking",
     "installing": "installing dependencies",
@@ -36,9 +44,15 @@ _STEPS = {
 @click.option("--env", help="Environment or alias.  [default: the project's own, else the only one]")
 @click.option("--only", multiple=True, metavar="FUNCTION", help="Deploy only this function; may be repeated.")
 @click.option("--create-collections", is_flag=True, help="Create collections that the code uses.")
+@click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
 @command_options
 def deploy(
-    session: Session, path: Path, env: str | None, only: tuple[str, ...], create_collections: bool
+    session: Session,
+    path: Path,
+    env: str | None,
+    only: tuple[str, ...],
+    create_collections: bool,
+    dry_run: bool,
 ) -> None:
     """Deploy the functions of the project at PATH, as it is.
 
@@ -51,11 +65,12 @@ def deploy(
       cloudlet deploy .
       cloudlet deploy examples/order-food --create-collections
       cloudlet deploy . --env shop --only login --only order
+      cloudlet deploy . --dry-run
     """
     from cloudlet.functions.project import read_project
 
     project = read_project(path, os.environ)
-    report = _Report(session)
+    report = Report(session)
     for warning in project.warnings:
         report.notice(warning)
     functions = _chosen(project, only)
@@ -63,33 +78,44 @@ def deploy(
         if not only or broken.name in only:
             report.broken(broken.name, broken.error.code, broken.error.message)
     if functions:
-        _send(session.client(), project, functions, env or "", create_collections, report)
-    report.end()
+        client = session.client()
+        # Asked first, so that nothing is packed for a server that is not there.
+        client.get("/status")
+        wishes = Wishes(env or "", create_collections, project.names.collections, dry_run)
+        for event in send(client, project, functions, wishes):
+            report.event(event)
+        report.check_complete()
+    report.end(dry_run)
 
 
-def _send(
-    client: AdminClient,
-    project: Project,
-    functions: list[FunctionSource],
-    env: str,
-    create_collections: bool,
-    report: _Report,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to deploy."""
+
+    env: str = ""
+    create_collections: bool = False
+    collections: tuple[str, ...] = ()
+    """Those that the code uses; they are created, or named in a notice."""
+    dry_run: bool = False
+
+
+def send(
+    client: AdminClient, project: Project, functions: Sequence[FunctionSource], wishes: Wishes
+) -> Iterator[DeployEvent]:
+    """Upload `functions` of `project` and deploy them; what happens is yielded while it happens."""
     from cloudlet.functions.wire import DeployRequest, decode_event, encode_request
 
-    # Asked first, so that nothing is packed for a server that is not there.
-    client.get("/status")
     request = DeployRequest(
         functions=tuple(_upload(client, function) for function in functions),
-        env=env,
+        env=wishes.env,
         project_env=project.environment,
         environment_ids=project.names.environment_ids,
-        collections=project.names.collections,
-        create_collections=create_collections,
+        collections=wishes.collections,
+        create_collections=wishes.create_collections,
+        dry_run=wishes.dry_run,
     )
     for line in client.deploy(encode_request(request)):
-        report.event(decode_event(line))
-    report.check_complete()
+        yield decode_event(line)
 
 
 def _upload(client: AdminClient, function: FunctionSource) -> FunctionUpload:
@@ -128,7 +154,7 @@ def _chosen(project: Project, only: tuple[str, ...]) -> list[FunctionSource]:
     return [function for function in project.functions if not only or function.name in only]
 
 
-class _Report:
+class Report:
     """Tells a person what happens while it happens, or a program all of it at the end."""
 
     def __init__(self, session: Session) -> None:
@@ -155,9 +181,10 @@ class _Report:
             "log": "",
         }
         self._functions.append(entry)
-        self._say(f"{_mark(False)} {name}: {message}")
+        self._say(f"{mark(False)} {name}: {message}")
 
     def event(self, event: DeployEvent) -> None:
+        """Raise CommandFailed when the deploy as a whole failed."""
         from cloudlet.functions import wire
 
         match event:
@@ -165,11 +192,16 @@ class _Report:
                 self.notice(event.text, event.function)
             case wire.Started():
                 self._env = event.env
-                self._say(f"Deploying {len(event.functions)} functions to {event.env}")
+                count = len(event.functions)
+                self._say(f"Deploying {count} function{'s' * (count != 1)} to {event.env}")
             case wire.Progress():
                 self._say(click.style(f"  {event.function}: {_STEPS[event.step]}", dim=True))
             case wire.FunctionDone():
-                self._done(event)
+                self._add(event, event.status)
+                self._say(done_text(event))
+            case wire.FunctionPlanned():
+                self._add(event, _PLANNED_STATUS[event.action])
+                self._say(planned_text(event))
             case wire.Aborted():
                 raise CommandFailed(event.message, ExitCode.FAILED, event.code)
             case wire.Done():
@@ -185,14 +217,12 @@ class _Report:
                 "unavailable",
             )
 
-    def end(self) -> None:
-        """Summary; exit code 1 when a function failed."""
-        count = {
-            status: sum(entry["status"] == status for entry in self._functions)
-            for status in ("deployed", "unchanged", "failed")
-        }
+    def end(self, dry_run: bool = False) -> None:
+        """Summary; exit code 1 when a function failed, or would fail."""
+        statuses = ("would_deploy" if dry_run else "deployed", "unchanged", "failed")
+        count = {status: sum(entry["status"] == status for entry in self._functions) for status in statuses}
         if self._json:
-            summary: Mapping[str, object] = {
+            summary = {
                 "env": self._env,
                 "functions": self._functions,
                 "notices": self._notices,
@@ -201,38 +231,54 @@ class _Report:
             }
             click.echo(to_json(summary))
         else:
-            parts = [f"{number} {status}" for status, number in count.items() if number]
-            click.echo(f"{', '.join(parts)} in {self._seconds:.1f} s")
+            parts = [f"{number} {status.replace('_', ' ')}" for status, number in count.items() if number]
+            nothing = "; nothing was changed" if dry_run else ""
+            click.echo(f"{', '.join(parts)} in {self._seconds:.1f} s{nothing}")
         if count["failed"]:
             raise click.exceptions.Exit(ExitCode.FAILED)
 
-    def _done(self, event: FunctionDone) -> None:
+    def _add(self, event: FunctionDone | FunctionPlanned, status: str) -> None:
         import msgspec
 
         entry = msgspec.to_builtins(event)
         del entry["event"]
-        self._functions.append(entry)
-        if event.status == "failed":
-            self._say(f"{_mark(False)} {event.function}: {event.message}")
-            self._say(_log_tail(event.log))
-            kept = (
-                f"version {event.serving[:8]} goes on serving" if event.serving else "it was never deployed"
-            )
-            self._say(f"  {kept}")
-            return
-        text = "unchanged" if event.status == "unchanged" else f"version {event.number} ({event.digest[:8]})"
-        self._say(f"{_mark(True)} {event.function}: {text}, {event.seconds:.1f} s")
+        self._functions.append({**entry, "status": status})
 
     def _say(self, text: str) -> None:
         if text and not self._json:
             click.echo(text)
 
 
-def _mark(good: bool) -> str:
+def done_text(event: FunctionDone) -> str:
+    """How the deploy of one function ended, for people."""
+    name = event.function
+    if event.status == "failed":
+        kept = f"version {event.serving[:8]} goes on serving" if event.serving else "it was never deployed"
+        return "\n".join(
+            filter(None, [f"{mark(False)} {name}: {event.message}", _log_tail(event.log), f"  {kept}"])
+        )
+    text = "unchanged" if event.status == "unchanged" else f"version {event.number} ({event.digest[:8]})"
+    return f"{mark(True)} {name}: {text}, {event.seconds:.1f} s"
+
+
+def planned_text(event: FunctionPlanned) -> str:
+    """What a deploy would do with one function, for people."""
+    what = {
+        "create": "would be created",
+        "update": f"would replace version {event.serving}",
+        "reuse": f"version {event.number} would be served again",
+        "unchanged": f"unchanged, version {event.number}",
+        "failed": event.message,
+    }[event.action]
+    sign = {"unchanged": " ", "failed": mark(False)}.get(event.action, click.style("+", fg="green"))
+    return "\n".join([f"{sign} {event.function}: {what}", *(f"    {change}" for change in event.changes)])
+
+
+def mark(good: bool) -> str:
     return click.style("✓", fg="green") if good else click.style("✗", fg="red")
 
 
 def _log_tail(log: str) -> str:
-    lines = log.splitlines()
+    lines = printable(log).splitlines()
     cut = ["…"] if len(lines) > LOG_LINES_MAX else []
     return "\n".join(f"  | {line}" for line in (*cut, *lines[-LOG_LINES_MAX:]))

@@ -58,7 +58,7 @@ def create(session: Session, name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @command_options
 def delete(session: Session, name: str, yes: bool) -> None:
-    """Delete the environment NAME with its functions, users and credentials.
+    """Delete the environment NAME with its functions, documents, users and credentials.
 
     \b
     Example:

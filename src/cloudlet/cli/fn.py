@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,14 @@ import click
 
 from cloudlet.functions.failures import split_failure
 from cloudlet.model.errors import FunctionError, InvalidParameter
-from cloudlet.model.ids import DEFAULT_ENVIRONMENT
 
 from .client import CALL_TIMEOUT_S, environment_path, function_path
 from .exit_codes import ExitCode
+from .fn_logs import logs
+from .fn_versions import rollback, version_rows, versions
+from .names import env_option, function_argument
 from .session import CommandFailed, Session, ago, command_options, confirm, table, to_json
 from .status import instances
-
-FOLLOW_S = 1.0
-"""How often new log lines are asked for."""
-
-env_option: Callable[..., Any] = click.option(
-    "--env", default=DEFAULT_ENVIRONMENT, show_default=True, help="Environment or alias."
-)
 
 
 @click.group()
@@ -38,7 +32,12 @@ def fn() -> None:
       cloudlet fn list
       cloudlet fn invoke login -d '{"a": 1}' --openid user-a
       cloudlet fn logs login --follow
+      cloudlet fn rollback login
     """
+
+
+for _command in (logs, versions, rollback):
+    fn.add_command(_command)
 
 
 @fn.command("list")
@@ -56,7 +55,7 @@ def list_functions(session: Session, env: str) -> None:
 
 
 @fn.command()
-@click.argument("name")
+@function_argument
 @env_option
 @command_options
 def detail(session: Session, name: str, env: str) -> None:
@@ -71,7 +70,7 @@ def detail(session: Session, name: str, env: str) -> None:
 
 
 @fn.command()
-@click.argument("name")
+@function_argument
 @click.option(
     "-d", "--data-json", "data_json", default="{}", metavar="JSON|@FILE|-", help="The event.  [default: {}]"
 )
@@ -97,37 +96,7 @@ def invoke(session: Session, name: str, data_json: str, openid: str, env: str) -
 
 
 @fn.command()
-@click.argument("name")
-@click.option("--limit", type=click.IntRange(1, 10000), default=100, show_default=True, help="Newest lines.")
-@click.option("--request-id", help="Lines of one call only.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
-@env_option
-@command_options
-def logs(session: Session, name: str, limit: int, request_id: str | None, follow: bool, env: str) -> None:
-    """Print what the function NAME logged, oldest first. With --json one object a line.
-
-    \b
-    Examples:
-      cloudlet fn logs login --limit 20
-      cloudlet fn logs login --follow
-    """
-    client = session.client()
-    query: dict[str, object] = {"limit": limit, "request_id": request_id}
-    last: list[Mapping[str, Any]] = []
-    while True:
-        records = client.get(f"{function_path(env, name)}/logs", query)["records"]
-        for record in _new_records(records, last):
-            click.echo(json.dumps(record, ensure_ascii=False) if session.as_json else _log_line(record))
-        if not follow:
-            return
-        last = records or last
-        if last:
-            query["since"] = last[-1]["t"]
-        time.sleep(FOLLOW_S)
-
-
-@fn.command()
-@click.argument("name")
+@function_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @env_option
 @command_options
@@ -161,19 +130,6 @@ def _event(given: str) -> object:
         ) from exc
 
 
-def _new_records(records: list[Mapping[str, Any]], last: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What was not printed before: ``since`` includes its own instant."""
-    return [record for record in records if record not in last]
-
-
-def _log_line(record: Mapping[str, Any]) -> str:
-    at = datetime.fromtimestamp(float(record["t"])).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    level = str(record["level"])
-    colour = {"error": "red", "warn": "yellow"}.get(level)
-    request = str(record["request_id"] or "-")[:8]
-    return f"{at} {request:<8} {click.style(f'{level:<5}', fg=colour)} {record['text']}"
-
-
 def _list_text(functions: list[Mapping[str, Any]]) -> str:
     if not functions:
         return "No functions yet: deploy a project with 'cloudlet deploy PATH'."
@@ -181,7 +137,7 @@ def _list_text(functions: list[Mapping[str, Any]]) -> str:
     rows = [
         {
             "name": str(item["name"]),
-            "runtime": str(item["runtime"]),
+            "runtime": _runtime(item),
             "version": f"{item['number']} ({str(item['version'])[:8]})",
             "limits": f"{item['timeout_s']:g} s, {item['memory_mb']} MB",
             "instances": str(item["instances"]),
@@ -193,29 +149,24 @@ def _list_text(functions: list[Mapping[str, Any]]) -> str:
     return table(rows, {**columns, "instances": "INSTANCES", "updated": "UPDATED"})
 
 
+def _runtime(function: Mapping[str, Any]) -> str:
+    return f"{function['runtime']} (unpatched)" if function["unpatched"] else str(function["runtime"])
+
+
 def _detail_text(answer: Mapping[str, Any]) -> str:
     scale = answer["scale"]
     now = time.time()
-    versions = [
-        {
-            "mark": "→" if item["current"] else "",
-            "number": str(item["number"]),
-            "digest": str(item["digest"]),
-            "created": ago(float(item["created_at"]), now),
-        }
-        for item in answer["versions"]
-    ]
     lines = [
         f"Function      {answer['name']}",
         f"URL           {answer['url']}",
-        f"Runtime       {answer['runtime']}, handler {answer['handler']}",
+        f"Runtime       {_runtime(answer)}, handler {answer['handler']}",
         f"Limits        {answer['timeout_s']:g} s, {answer['memory_mb']} MB",
         f"Concurrency   {answer['concurrency']} at once in an instance",
         f"Scale         {scale['instances_min']} to {scale['instances_max']} instances, "
         f"idle ones kept {scale['keep_alive_s']:g} s",
         f"Variables     {', '.join(answer['environment_variables']) or 'none'}",
         "",
-        table(versions, {"mark": " ", "number": "VERSION", "digest": "DIGEST", "created": "CREATED"}),
+        version_rows(answer["versions"], now),
         "",
         instances(answer["running"]),
     ]

@@ -14,12 +14,20 @@ from cloudlet import __version__
 
 # Loaded when used: a command costs only what it needs, and help costs nothing.
 COMMANDS = {
+    "dev": ("cloudlet.cli.dev.command", "dev", "Run a project while you write it."),
     "up": ("cloudlet.cli.up", "up", "Run cloudlet until it is stopped."),
     "deploy": ("cloudlet.cli.deploy", "deploy", "Deploy the functions of a project."),
     "fn": ("cloudlet.cli.fn", "fn", "See and call functions, read their logs."),
     "env": ("cloudlet.cli.env", "env", "Manage environments."),
     "token": ("cloudlet.cli.token", "token", "Get an access token of a user."),
     "status": ("cloudlet.cli.status", "status", "Show where cloudlet listens and what runs."),
+    "metrics": ("cloudlet.cli.metrics", "metrics", "Print the metrics of all processes."),
+    "doctor": ("cloudlet.cli.doctor", "doctor", "Look for what is wrong with this machine."),
+    "completion": (
+        "cloudlet.cli.completion",
+        "completion",
+        "Print a script that lets a shell complete words.",
+    ),
 }
 
 
@@ -50,6 +58,7 @@ def cloudlet() -> None:
 
     \b
     Examples:
+      cloudlet dev examples/order-food
       cloudlet up
       cloudlet deploy examples/order-food --create-collections
       cloudlet fn invoke login -d '{"a": 1}' --openid user-a
@@ -81,6 +90,10 @@ def run(words: list[str]) -> int:
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", ExitCode.INTERRUPTED, as_json, "interrupted")
+    except click.exceptions.NoArgsIsHelpError as exc:
+        # A group without its command: the help is the answer, not an error with help in it.
+        click.echo(exc.format_message(), err=True)
+        return ExitCode.USAGE
     except click.UsageError as exc:
         path = exc.ctx.command_path if exc.ctx else "cloudlet"
         hint = f"see '{path} --help'"
@@ -99,7 +112,9 @@ def _fail(message: str, exit_code: int, as_json: bool, code: str) -> int:
     if as_json:
         click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False), err=True)
     else:
-        first, _, rest = message.partition("\n")
+        from .session import printable
+
+        first, _, rest = printable(message).partition("\n")
         click.echo(f"{click.style('Error', fg='red')}: {first}", err=True)
         if rest:
             click.echo(rest, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .exit_codes import ExitCode
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Every control character but tab and line feed; a colour as a whole."""
 
 if TYPE_CHECKING:
     from cloudlet.settings import Settings
@@ -60,16 +64,16 @@ class Session:
                 "usage",
             ) from exc
 
-    def client(self) -> AdminClient:
-        """The way to the running installation."""
+    def client(self, timeout_s: float | None = None) -> AdminClient:
+        """The way to the running installation; `timeout_s` bounds the wait for what is read."""
         from cloudlet.settings import Paths
 
-        from .client import AdminClient
+        from .client import TIMEOUT_S, AdminClient
 
         data = self.settings().data.expanduser()
         start = f"cloudlet up --data {data}" if self.data else "cloudlet up"
         hint = f"cloudlet is not running for {data}: start it with '{start}'"
-        return AdminClient(Paths(data).admin_socket, hint)
+        return AdminClient(Paths(data).admin_socket, hint, timeout_s or TIMEOUT_S)
 
     def show(self, value: object, text: Callable[[], str]) -> None:
         """Print `value` as JSON when asked for, else the text."""
@@ -124,6 +128,13 @@ def isolation(rung: str | None) -> str:
     if rung == "process":
         return "process: no isolation, run only code you trust"
     return rung or "unknown: the node does not answer"
+
+
+def printable(text: str) -> str:
+    """Text that a function or an installer wrote, for a terminal: colours stay, other control characters are
+    shown instead of obeyed (they could rewrite what stands above, or the title of the window)."""
+    shown = _CONTROL.sub(lambda found: found[0] if found[0].endswith("m") else repr(found[0])[1:-1], text)
+    return f"{shown}\x1b[0m" if "\x1b" in shown else shown
 
 
 def ago(then: float, now: float) -> str:

@@ -27,6 +27,11 @@ class Wire:
     """Other codes for the services ``database``, ``functions``, ``storage``, ``auth``."""
     needed_text: str = ""
     """Put before a message that lacks it: texts that real programs look for."""
+    promise: tuple[str, str] = ("", "")
+    """Words that a message must have, and what is put after one that lacks them: both say ``SYS_ERR``, and
+    where the status is always 200 only the message tells whether the call may be repeated."""
+    as_failure: bool = False
+    """The message is the JSON text by which SDKs describe a failed execution (facts: wire-protocol 3.1)."""
 
 
 _TABLE: dict[type[e.PlatformError], Wire] = {
@@ -74,15 +79,17 @@ _TABLE: dict[type[e.PlatformError], Wire] = {
     e.LimitExceeded: Wire("EXCEED_REQUEST_LIMIT", 429),
     e.RateLimited: Wire("EXCEED_REQUEST_LIMIT", 429),
     e.ConcurrencyExceeded: Wire("EXCEED_CONCURRENT_REQUEST_LIMIT", 429),
-    e.DepthExceeded: Wire("FUNCTIONS_EXECUTE_FAIL", 400),
+    e.DepthExceeded: Wire("FUNCTIONS_EXECUTE_FAIL", 400, as_failure=True),
     e.ResultTooLarge: Wire("FUNCTIONS_RESULT_TOO_LARGE", 400, {"database": "DATABASE_REQUEST_FAILED"}),
     e.QueryTooCostly: Wire("DATABASE_REQUEST_FAILED", 400),
     # The function's own fault
-    e.FunctionError: Wire("FUNCTIONS_EXECUTE_FAIL", 400),
+    e.FunctionError: Wire("FUNCTIONS_EXECUTE_FAIL", 400, as_failure=True),
     e.FunctionTimeout: Wire("FUNCTIONS_TIME_LIMIT_EXCEEDED", 504),
     # Ours
-    e.Unavailable: Wire("SYS_ERR", 503),
-    e.OutcomeUnknown: Wire("SYS_ERR", 500),
+    e.Unavailable: Wire("SYS_ERR", 503, promise=("nothing was", "nothing was changed, try again")),
+    e.OutcomeUnknown: Wire(
+        "SYS_ERR", 500, promise=("may or may not have", "it may or may not have happened, read first")
+    ),
 }
 
 _OAUTH: dict[type[e.PlatformError], tuple[str, int, int]] = {
@@ -109,6 +116,11 @@ def error_body(error: e.PlatformError, request_id: str, service: str = "") -> by
     message = error.message
     if wire.needed_text not in message:
         message = f"{wire.needed_text}: {message}"
+    words, ending = wire.promise
+    if words not in message:
+        message = f"{message}; {ending}"
+    if wire.as_failure:
+        message = failure_text(message)
     return msgspec.json.encode(
         {
             "code": wire.by_service.get(service, wire.code),
@@ -116,6 +128,23 @@ def error_body(error: e.PlatformError, request_id: str, service: str = "") -> by
             "requestId": request_id,
         }
     )
+
+
+def function_reply(error: e.PlatformError, request_id: str) -> tuple[int, bytes]:
+    """HTTP status and body for a call of a function in dialect D."""
+    return wire_of(error).status, error_body(error, request_id, "functions")
+
+
+def failure_text(message: str) -> str:
+    """The description of a failed execution; a message that is one already (from a shim) stays as it is."""
+    if message.startswith("{"):
+        try:
+            if "errorMessage" in msgspec.json.decode(message, type=dict[str, object]):
+                return message
+        except msgspec.MsgspecError:
+            pass
+    fields = {"errorCode": 1, "errorMessage": message, "stackTrace": ""}
+    return msgspec.json.encode(fields).decode()
 
 
 def oauth_error(error: e.PlatformError, *, grant: bool = False) -> tuple[int, bytes]:
@@ -141,7 +170,6 @@ def edge_replies() -> list[LocalReply]:
     return [*_function_rows(), *rows]
 
 
-_GONE = "the function's process ended before it answered"
 _RESTARTING = "the service is restarting; nothing was started, try again"
 _OVERLOADED = "the edge is overloaded; nothing was started, try again"
 _EdgeRow = tuple[int, tuple[str, ...], int, str, str, str]
@@ -150,8 +178,10 @@ _EdgeRow = tuple[int, tuple[str, ...], int, str, str, str]
 def _function_rows() -> Iterator[LocalReply]:
     path = "/v1/functions/"
     yield LocalReply(path, 504, (), 504, "FUNCTIONS_TIME_LIMIT_EXCEEDED", TIMEOUT_TEXT)
-    yield LocalReply(path, 503, ("UC", "UR"), 500, "FUNCTIONS_EXECUTE_FAIL", _GONE)
-    yield LocalReply(path, 502, (), 500, "FUNCTIONS_EXECUTE_FAIL", _GONE)
+    gone = e.FunctionExited()
+    wire, text = wire_of(gone), failure_text(gone.message)
+    for status, flags in ((503, ("UC", "UR")), (502, ())):
+        yield LocalReply(path, status, flags, wire.status, wire.code, text)
 
 
 def _edge_rows() -> Iterator[_EdgeRow]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ SKIPPED = frozenset(
     {".git", ".svn", ".hg", "__pycache__", ".DS_Store", ".venv", "venv", ".env", ".env.local"}
 )
 DEPENDENCIES = "node_modules"
+_EDITOR = re.compile(r"\..*\.sw[a-z]|.*~|\.#.*|#.*#|4913")
+"""What editors put beside a file while it is open or saved."""
 _CHUNK = 256 * 1024
 _END_MARK = 1024
 """Zero bytes that end a tar."""
@@ -123,10 +126,19 @@ def check_link(path: str, target: str) -> str:
     return target
 
 
+def is_skipped(name: str) -> bool:
+    """Whether a file or folder of this name is never packed."""
+    return name in SKIPPED or _EDITOR.fullmatch(name) is not None
+
+
 def _walk(directory: Path, prefix: str, ignore: tuple[str, ...], dependencies: bool) -> Iterator[str]:
     for item in sorted(os.scandir(directory), key=lambda item: item.name):
         path = f"{prefix}{item.name}"
-        if item.name in SKIPPED or (item.name == DEPENDENCIES and not dependencies) or _ignored(path, ignore):
+        if (
+            is_skipped(item.name)
+            or (item.name == DEPENDENCIES and not dependencies)
+            or _ignored(path, ignore)
+        ):
             continue
         if item.is_dir(follow_symlinks=False):
             yield from _walk(Path(item.path), f"{path}/", ignore, dependencies)

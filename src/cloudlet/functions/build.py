@@ -20,17 +20,18 @@ from pathlib import Path
 import msgspec
 
 from cloudlet.model.errors import InvalidProject, StoreUnavailable
-from cloudlet.model.function import FunctionConfig, VersionKey
+from cloudlet.model.function import FunctionConfig, Version, VersionKey
 from cloudlet.settings import Paths
 
 from .archive import unpack
+from .compare import Source
 from .layers import LayerPlan, Layers, place
 from .npm import Npm
 from .pip import Pip
 from .process import CommandRunner, run_command
 from .threads import in_thread
 from .toolchain import Toolchain
-from .tree import check_size, make_read_only, remove_tree, sync_tree, tree_digest
+from .tree import check_size, file_digests, make_read_only, remove_tree, sync_tree, tree_digest
 from .wire import FunctionUpload
 
 DIGEST_CHARS = 16
@@ -48,6 +49,14 @@ class Staged:
     digest: str
     upload: FunctionUpload
     plans: tuple[LayerPlan, ...]
+    source: Source
+
+
+class _Receipt(msgspec.Struct, frozen=True):
+    """What is read again of a receipt."""
+
+    files: dict[str, str] | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,15 @@ class Builder:
         """Whether the code of a version is in its place."""
         return _receipt(self._code / key.environment / key.function / key.digest).is_file()
 
+    def source(self, version: Version) -> Source:
+        """What a version was made of, as far as its receipt says."""
+        code_dir = self._code / version.environment / version.function / version.digest
+        try:
+            receipt = msgspec.json.decode(_receipt(code_dir).read_bytes(), type=_Receipt)
+        except (OSError, msgspec.DecodeError):
+            receipt = _Receipt()
+        return Source(receipt.files, receipt.layers, version.config)
+
     async def discard(self, staged: Staged) -> None:
         await in_thread(remove_tree, staged.directory)
 
@@ -148,10 +166,12 @@ class Builder:
             if not any(directory.iterdir()):
                 raise InvalidProject(f"function {upload.name}: the upload is empty")
             plans = self._plans(directory, upload)
-            digest = version_digest(tree_digest(directory), tuple(plan.key for plan in plans), upload)
+            layers = tuple(plan.key for plan in plans)
+            digest = version_digest(tree_digest(directory), layers, upload)
+            source = Source(file_digests(directory), layers, upload.config)
         except OSError as exc:
             raise StoreUnavailable(f"the upload of {upload.name} cannot be stored: {exc.strerror}") from exc
-        return Staged(directory, digest, upload, plans)
+        return Staged(directory, digest, upload, plans, source)
 
     def _plans(self, directory: Path, upload: FunctionUpload) -> tuple[LayerPlan, ...]:
         if not upload.install:
@@ -197,7 +217,8 @@ def _write_receipt(code_dir: Path, staged: Staged, notes: tuple[str, ...], built
     content = {
         "digest": staged.digest,
         "built_at": built_at,
-        "layers": [plan.key for plan in staged.plans],
+        "files": staged.source.files,
+        "layers": staged.source.layers,
         "triggers": msgspec.to_builtins(staged.upload.triggers),
         "permissions": staged.upload.permissions,
         "notes": (*staged.upload.notes, *notes),

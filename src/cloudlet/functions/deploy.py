@@ -9,29 +9,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Literal
 from weakref import WeakValueDictionary
 
 import structlog
 
 from cloudlet.model.clock import Clock
-from cloudlet.model.errors import AlreadyExists, FunctionLoadFailed, Internal, InvalidName, PlatformError
+from cloudlet.model.errors import (
+    AlreadyExists,
+    FunctionLoadFailed,
+    FunctionNotFound,
+    Internal,
+    InvalidName,
+    PlatformError,
+    VersionNotFound,
+)
 from cloudlet.model.function import Version, VersionKey
 from cloudlet.model.ids import LATEST, check_collection_name
 from cloudlet.state.base import ControlRecords
 
 from .build import Builder, Staged
+from .compare import changes
 from .failures import split_failure
 from .limits import BUILDS_AT_ONCE
 from .ports import Collections, ControlClient
 from .target import Target, choose_target
 from .threads import in_thread
 from .uploads import Uploads
+from .versions import Rollback, rollback_target
 from .wire import (
     Aborted,
     DeployEvent,
     DeployRequest,
     Done,
     FunctionDone,
+    FunctionPlanned,
     FunctionUpload,
     Notice,
     Progress,
@@ -106,6 +118,30 @@ class Deployer:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
+    async def rollback(self, environment: str, function: str, number: int | None = None) -> Rollback:
+        """Serve a version that exists, by default the one before; return once calls move to it.
+
+        Like a deploy: its start check comes first, and what fails leaves the current version serving. Raise
+        EnvironmentNotFound, FunctionNotFound, VersionNotFound, FunctionLoadFailed, Unavailable or
+        EdgeUnavailable.
+        """
+        name = self._records.resolve_environment(environment).name
+        async with self._lock(name, function):
+            former = self._current(name, function)
+            if former is None:
+                raise FunctionNotFound(f"function {function[:80]!r} does not exist in environment {name!r}")
+            version = rollback_target(self._records.versions(name, function), former, number)
+            if version.key == former.key:
+                # At once when the edge has it, which it may not after an earlier failure.
+                await self._control.publish(self._records.sequence())
+                return Rollback(former, former)
+            if not self._builder.has(version.key):
+                raise VersionNotFound(f"the code of version {version.number} is gone: deploy it again")
+            await self._control.prepare(version)
+            await self._publish(version, former)
+        log.info("function_rolled_back", environment=name, function=function, digest=version.digest)
+        return Rollback(former, version)
+
     async def delete(self, environment: str, function: str) -> list[str]:
         """Delete a function with all versions; return their digests once the edge has forgotten it.
 
@@ -131,11 +167,12 @@ class Deployer:
         started: float,
     ) -> None:
         """Always ends the queue, unless cancelled (nobody reads it then)."""
+        one = self._plan if request.dry_run else self._function
         try:
             await self._prepare_environment(request, target, events)
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._function(target.environment, function, events))
+                    group.create_task(one(target.environment, function, events))
                     for function in request.functions
                 ]
             count = [task.result() for task in tasks].count
@@ -152,7 +189,7 @@ class Deployer:
     async def _prepare_environment(
         self, request: DeployRequest, target: Target, events: asyncio.Queue[DeployEvent | None]
     ) -> None:
-        for alias in target.aliases:
+        for alias in () if request.dry_run else target.aliases:
             await self._records.set_environment_alias(alias, target.environment)
         for text in target.notices:
             await events.put(Notice(text))
@@ -166,6 +203,9 @@ class Deployer:
         if not missing:
             return
         names = ", ".join(missing)
+        if request.create_collections and request.dry_run:
+            await events.put(Notice(f"collections that would be created: {names}"))
+            return
         if not request.create_collections:
             text = f"collections that do not exist: {names} (add --create-collections to create them)"
             await events.put(Notice(text))
@@ -203,6 +243,40 @@ class Deployer:
                 done = self._deployed(upload.name, outcome, started)
             await events.put(done)
             return done.status
+
+    async def _plan(
+        self, environment: str, upload: FunctionUpload, events: asyncio.Queue[DeployEvent | None]
+    ) -> str:
+        """The dry run of one function: say what `_function` would do, and leave nothing."""
+        async with self._slots:
+            for note in upload.notes:
+                await events.put(Notice(note, upload.name))
+            try:
+                planned = await self._planned(environment, upload)
+            except PlatformError as exc:
+                message, _ = split_failure(exc)
+                planned = FunctionPlanned(upload.name, "failed", code=exc.code, message=message)
+            except Exception:
+                log.exception("function_plan_failed", environment=environment, function=upload.name)
+                planned = FunctionPlanned(
+                    upload.name, "failed", code=Internal.code, message=Internal().message
+                )
+            await events.put(planned)
+            return planned.action if planned.action in {"unchanged", "failed"} else "deployed"
+
+    async def _planned(self, environment: str, upload: FunctionUpload) -> FunctionPlanned:
+        staged = await self._builder.stage(self._uploads.path(upload.upload), upload)
+        await self._builder.discard(staged)
+        key = VersionKey(environment, upload.name, staged.digest)
+        former, known = self._current(environment, upload.name), self._records.find_version(key)
+        number = known.number if known else 0
+        if former is None:
+            return FunctionPlanned(upload.name, "reuse" if known else "create", staged.digest, number)
+        if former.key == key and self._builder.has(key):
+            return FunctionPlanned(upload.name, "unchanged", staged.digest, number, former.number)
+        found = changes(await in_thread(self._builder.source, former), staged.source)
+        action: Literal["reuse", "update"] = "reuse" if known else "update"
+        return FunctionPlanned(upload.name, action, staged.digest, number, former.number, found)
 
     async def _deploy(
         self, environment: str, upload: FunctionUpload, events: asyncio.Queue[DeployEvent | None]
@@ -256,10 +330,7 @@ class Deployer:
 
     def _current(self, environment: str, function: str) -> Version | None:
         """The version that ``$LATEST`` names."""
-        for version, _alias in self._records.functions(environment):
-            if version.function == function:
-                return version
-        return None
+        return self._records.find_function(environment, function)
 
     def _lock(self, environment: str, function: str) -> asyncio.Lock:
         """Deploys and deletes of one function happen one after the other."""

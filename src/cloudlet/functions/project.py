@@ -65,6 +65,8 @@ class Project:
     names: Names = field(default_factory=Names)
     """Environment ids and collections that the code names."""
     warnings: tuple[str, ...] = ()
+    function_folders: tuple[Path, ...] = ()
+    """Folders in which functions are or may appear, those of broken ones included."""
 
 
 def read_project(path: Path, variables: Mapping[str, str]) -> Project:
@@ -94,6 +96,7 @@ def read_project(path: Path, variables: Mapping[str, str]) -> Project:
         environment=reader.environment,
         names=names,
         warnings=tuple(dict.fromkeys(reader.warnings)),
+        function_folders=_outermost([*reader.roots, *(candidate.directory for candidate in candidates)]),
     )
 
 
@@ -267,6 +270,15 @@ class _Reader:
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def _outermost(folders: list[Path]) -> tuple[Path, ...]:
+    """`folders` without those inside others of them."""
+    return tuple(
+        folder
+        for folder in dict.fromkeys(folders)
+        if not any(folder != other and folder.is_relative_to(other) for other in folders)
+    )
 
 
 def _listed_functions(values: JsonObject) -> list[object]:

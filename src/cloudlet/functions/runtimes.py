@@ -10,7 +10,9 @@ from cloudlet.model.errors import InvalidProject
 from cloudlet.model.function import Runtime
 
 _NODE = re.compile(r"node(?:js)?\s*v?(\d+)(?:\.\d+)*\Z", re.IGNORECASE)
-_PYTHON = re.compile(r"python\s*v?(\d+)(?:\.\d+)*\Z", re.IGNORECASE)
+_PYTHON = re.compile(r"python\s*v?(\d+)(?:\.(\d+))?(?:\.\d+)*\Z", re.IGNORECASE)
+PYTHON_MINOR_MIN = 11
+"""Of the Python that cloudlet itself runs on, which is the one that functions get."""
 _OURS = {20: Runtime.NODE20, 22: Runtime.NODE22, 24: Runtime.NODE24}
 _REFUSED = ("php", "java", "go", "custom", "dotnet", "ruby")
 NODE_SUFFIXES = (".js", ".cjs", ".mjs")
@@ -30,13 +32,13 @@ def choose_runtime(asked: str, where: str) -> RuntimeChoice:
     Raise InvalidProject for languages that are not served.
     """
     if asked in set(Runtime):
-        return RuntimeChoice(Runtime(asked))
+        return RuntimeChoice(Runtime(asked), _unpatched(Runtime(asked)))
     if match := _NODE.match(asked):
         return _nearest_node(asked, int(match.group(1)))
     if match := _PYTHON.match(asked):
         if match.group(1) != "3":
             raise InvalidProject(f"{where}: runtime {asked} is not supported: port the function to Python 3")
-        return RuntimeChoice(Runtime.PYTHON3)
+        return _python(asked, match.group(2))
     language = next((name for name in _REFUSED if asked.lower().startswith(name)), None)
     known = "use Nodejs20, Nodejs22, Nodejs24 or Python3"
     if language:
@@ -71,11 +73,21 @@ def check_entry(directory: Path, runtime: Runtime, handler: str, shown: str) -> 
 
 def _nearest_node(asked: str, major: int) -> RuntimeChoice:
     nearest = min(_OURS, key=lambda ours: (abs(ours - major), -ours))
-    if nearest == major:
-        return RuntimeChoice(_OURS[nearest])
-    return RuntimeChoice(
-        _OURS[nearest], f"runtime {asked} is served by Node.js {nearest}, the nearest there is"
-    )
+    runtime = _OURS[nearest]
+    other = f"runtime {asked} is served by Node.js {nearest}, the nearest there is"
+    return RuntimeChoice(runtime, "; ".join(filter(None, (other * (nearest != major), _unpatched(runtime)))))
+
+
+def _python(asked: str, minor: str | None) -> RuntimeChoice:
+    older = minor is not None and int(minor) < PYTHON_MINOR_MIN
+    note = f"runtime {asked} is served by Python 3.{PYTHON_MINOR_MIN} or newer, the nearest there is"
+    return RuntimeChoice(Runtime.PYTHON3, note * older)
+
+
+def _unpatched(runtime: Runtime) -> str:
+    if not runtime.unpatched:
+        return ""
+    return f"Node.js {runtime.value.removeprefix('node')} gets no security fixes here: move to Nodejs24"
 
 
 def _has_node_entry(directory: Path, path: str) -> bool:

@@ -35,8 +35,9 @@ def choose_target(request: DeployRequest, records: EnvironmentRecords) -> Target
         return Target(environment)
     if len(only) == 1:
         names = ", ".join(unknown)
+        verb = "would" if request.dry_run else "now"
         return Target(
-            environment, unknown, (f"environment ids of the project now mean {environment!r}: {names}",)
+            environment, unknown, (f"environment ids of the project {verb} mean {environment!r}: {names}",)
         )
     notices = tuple(
         f"the project names environment {name!r}, which is not known here: "

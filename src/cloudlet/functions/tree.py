@@ -13,6 +13,7 @@ from cloudlet.model.errors import BuildFailed
 
 from .limits import PACKAGE_BYTES_MAX, PACKAGE_FILES_MAX
 
+FILES_LISTED_MAX = 2_000
 FILE_MODE = 0o444
 """Code of a version is read-only; folders stay writable for their owner so that a person can delete them."""
 
@@ -30,6 +31,22 @@ def tree_digest(directory: Path) -> str:
             with path.open("rb") as file:
                 _add(digest, kind, name, hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def file_digests(directory: Path) -> dict[str, str] | None:
+    """Digest by path of every file and link; None when there are more than FILES_LISTED_MAX."""
+    found: dict[str, str] = {}
+    for path in walk(directory):
+        if len(found) >= FILES_LISTED_MAX:
+            return None
+        if path.is_symlink():
+            digest = hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
+        else:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # Names are bytes on disk, and the list is written as text.
+        found[os.fsencode(path.relative_to(directory)).decode(errors="replace")] = digest[:16]
+    return found
 
 
 def walk(directory: Path) -> Iterator[Path]:

@@ -60,6 +60,8 @@ class DeployRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collections: tuple[str, ...] = ()
     """Collections that the code uses."""
     create_collections: bool = False
+    dry_run: bool = False
+    """Tell what would happen; nothing is recorded, installed or started."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag_field="event", tag="notice"):
@@ -99,6 +101,23 @@ class FunctionDone(msgspec.Struct, frozen=True, tag_field="event", tag="function
     """After a failure: the end of the build log, or the stack of the load error."""
 
 
+class FunctionPlanned(msgspec.Struct, frozen=True, tag_field="event", tag="planned"):
+    """In a dry run: what a deploy would do with a function, as far as it can be known without building."""
+
+    function: str
+    action: Literal["create", "update", "reuse", "unchanged", "failed"]
+    """``reuse``: an earlier version is the same and would be served again."""
+    digest: str = ""
+    number: int = 0
+    """Of the version that is there already (``reuse``, ``unchanged``)."""
+    serving: int = 0
+    """Number of the version that is served now; 0: none."""
+    changes: tuple[str, ...] = ()
+    """Against what is served now (`compare.changes`)."""
+    code: str = ""
+    message: str = ""
+
+
 class Aborted(msgspec.Struct, frozen=True, tag_field="event", tag="error"):
     """The deploy as a whole ended early; functions already reported stay as reported."""
 
@@ -107,7 +126,7 @@ class Aborted(msgspec.Struct, frozen=True, tag_field="event", tag="error"):
 
 
 class Done(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
-    """The last line of a deploy that went to its end."""
+    """The last line of a deploy that went to its end. In a dry run the counts are of what would be."""
 
     env: str
     deployed: int
@@ -116,7 +135,7 @@ class Done(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
     seconds: float
 
 
-DeployEvent = Notice | Started | Progress | FunctionDone | Aborted | Done
+DeployEvent = Notice | Started | Progress | FunctionDone | FunctionPlanned | Aborted | Done
 
 _request = msgspec.json.Decoder(DeployRequest)
 _event: msgspec.json.Decoder[DeployEvent] = msgspec.json.Decoder(DeployEvent)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from cloudlet.api.app import admin_app
 from cloudlet.api.ports import AdminServices
@@ -15,20 +17,27 @@ from cloudlet.auth.keys import KeyRing
 from cloudlet.auth.service import AuthService
 from cloudlet.dialects.app import Services, edge_app, instance_app
 from cloudlet.docdb.base import Preset
+from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.service import DocumentService
 from cloudlet.docdb.stores import Stores
 from cloudlet.functions.build import Builder
 from cloudlet.functions.deploy import Deployer
 from cloudlet.functions.toolchain import find_toolchain
 from cloudlet.functions.uploads import Uploads
+from cloudlet.gateway.envoy.admin import AdminClient
+from cloudlet.gateway.envoy.metrics import edge_metrics
+from cloudlet.gateway.envoy.options import EdgeOptions
 from cloudlet.gateway.invoker import HttpInvoker
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.errors import Unavailable
 from cloudlet.node.client import HttpNodeClient
+from cloudlet.observe.metrics import LoopPauses
 from cloudlet.serve.asgi import AsgiListener
 from cloudlet.serve.control_link import ControlLink
+from cloudlet.serve.dev import documents_of, invoker_of
 from cloudlet.serve.doors import Doors
-from cloudlet.serve.process import Listeners
+from cloudlet.serve.process import Listeners, ended
+from cloudlet.serve.scrape import Scrape
 from cloudlet.settings import Paths, Settings
 from cloudlet.state.sqlite import SqliteRecords
 
@@ -48,15 +57,19 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
         stack.callback(records.close)
         keys = KeyRing(records)
         await keys.maintain(clock.now())
-        stores = Stores.in_directory(paths.documents)
+        registry = CollectorRegistry()
+        stores = Stores.in_directory(paths.documents, metrics=DocumentMetrics(registry))
         stack.push_async_callback(stores.close)
-        documents = DocumentService(stores, clock)
+        documents = documents_of(settings, stores, clock)
         control = ControlLink(paths.control_socket)
         stack.push_async_callback(control.close)
-        invoker = HttpInvoker(paths.activator_socket)
-        stack.push_async_callback(invoker.close)
+        activator = HttpInvoker(paths.activator_socket)
+        stack.push_async_callback(activator.close)
+        invoker = invoker_of(settings, activator, clock)
         node = HttpNodeClient(paths.node_socket)
         stack.push_async_callback(node.close)
+        edge = AdminClient(EdgeOptions.of(settings, paths, ()).files.admin_socket)
+        stack.push_async_callback(edge.close)
 
         async def sessions_changed(*_: object) -> None:
             # A ban must reach the edge; when control is away it reads the records at its start.
@@ -80,15 +93,19 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
             uploads=uploads,
             drop_documents=stores.remove,
             service_url=lambda: settings.service_url,
+            metrics=Scrape(
+                registry,
+                {"edge": partial(edge_metrics, edge), "control": control.metrics, "node": node.metrics},
+            ),
         )
         for app, name in ((edge_app(services), "api"), (admin_app(admin), "admin")):
             listener = AsgiListener(app, listeners[name])
             await listener.start()
             stack.push_async_callback(listener.close, DRAIN_S)
         doors = Doors(paths.platform_socket, lambda identity: instance_app(services, identity))
-        for work in (doors.run(), _keep_keys(keys, clock, sessions_changed)):
-            task = asyncio.create_task(work)
-            stack.push_async_callback(_end, task)
+        pauses = LoopPauses("api", registry)
+        for work in (doors.run(), _keep_keys(keys, clock, sessions_changed), pauses.run()):
+            stack.push_async_callback(ended, asyncio.create_task(work))
         log.info("api_started", sequence=records.sequence())
         await stop.wait()
 
@@ -111,8 +128,3 @@ async def _keep_keys(keys: KeyRing, clock: SystemClock, changed: Callable[[], Aw
         await asyncio.sleep(KEY_PACE_S)
         if await keys.maintain(clock.now()):
             await changed()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

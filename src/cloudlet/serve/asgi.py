@@ -18,6 +18,8 @@ from uvicorn.server import ServerState
 KEEP_ALIVE_S = 3600
 """Longer than anything in front keeps a connection, so that we are never the side that closes an idle one."""
 
+HEAD_BYTES_MAX = 64 * 1024
+
 
 class AsgiListener:
     """One application on one listening socket. `close` finishes what runs."""
@@ -46,7 +48,7 @@ class AsgiListener:
         self._listener.setblocking(False)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: HttpToolsProtocol(self._config, self._state, {}), sock=self._listener, backlog=2048
+            lambda: _Protocol(self._config, self._state, {}), sock=self._listener, backlog=2048
         )
 
     async def close(self, grace_s: float) -> None:
@@ -65,3 +67,65 @@ class AsgiListener:
         for connection in list(self._state.connections):
             connection.transport.close()
         self._server = None
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol on a transport that keeps answers whole."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(WholeAnswers(transport))
+
+
+class WholeAnswers(asyncio.Transport):
+    """Holds the head of an answer back until its body comes, at most to the next turn of the loop.
+
+    An application gives head and body one after the other, and uvloop would send them so. Were this process
+    killed between the two, a client would be left with an answer that breaks off; and every answer would cost
+    two system calls here and two turns of whoever reads it.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if self._head:
+            whole = self._head + data
+            self._head = b""
+            self._transport.write(whole)
+        elif len(data) <= HEAD_BYTES_MAX and bytes(data[:5]) == b"HTTP/" and bytes(data[-4:]) == b"\r\n\r\n":
+            self._head = bytes(data)
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size() + len(self._head)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)

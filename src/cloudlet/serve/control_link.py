@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from cloudlet.model.errors import EdgeUnavailable, Internal, PlatformError, Unavailable, error_class
 from cloudlet.model.function import Version, VersionKey
+from cloudlet.observe.metrics import CONTENT_TYPE
 
 log = structlog.get_logger()
 
@@ -60,17 +61,30 @@ class ControlLink:
         """What control knows now, for ``cloudlet status``. Raise Unavailable."""
         return await self._call("/status", {}, 5.0)
 
+    async def metrics(self) -> bytes:
+        """Control's metrics in the text form. Raise Unavailable."""
+        try:
+            async with self._open().get(
+                "http://control/metrics", timeout=aiohttp.ClientTimeout(total=5.0), raise_for_status=True
+            ) as reply:
+                return await reply.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _no_answer(error) from error
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
-    async def _call(self, path: str, body: dict[str, Any], limit_s: float) -> dict[str, Any]:
+    def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(self._socket), limit=64)
             )
+        return self._session
+
+    async def _call(self, path: str, body: dict[str, Any], limit_s: float) -> dict[str, Any]:
         try:
-            async with self._session.post(
+            async with self._open().post(
                 f"http://control{path}",
                 data=msgspec.json.encode(body),
                 timeout=aiohttp.ClientTimeout(total=limit_s),
@@ -78,10 +92,14 @@ class ControlLink:
                 answer: dict[str, Any] = msgspec.json.decode(await reply.read(), type=dict)
                 status = reply.status
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
-            raise Unavailable(f"control does not answer ({type(error).__name__}); try again") from error
+            raise _no_answer(error) from error
         if status != 200:
             raise error_class(str(answer.get("code")))(str(answer.get("message")))
         return answer
+
+
+def _no_answer(error: Exception) -> Unavailable:
+    return Unavailable(f"control does not answer ({type(error).__name__}); try again")
 
 
 class ControlDoor:
@@ -92,10 +110,12 @@ class ControlDoor:
         prepare: Callable[[VersionKey], Awaitable[None]],
         publish: Callable[[int], Awaitable[None]],
         status: Callable[[], Awaitable[dict[str, Any]]],
+        metrics: Callable[[], bytes],
     ) -> None:
         self._prepare = prepare
         self._publish = publish
         self._status = status
+        self._metrics = metrics
 
     def app(self) -> Starlette:
         """The application to serve on ``control.sock``."""
@@ -104,6 +124,7 @@ class ControlDoor:
                 Route("/prepare", self._answer(self._on_prepare), methods=["POST"]),
                 Route("/publish", self._answer(self._on_publish), methods=["POST"]),
                 Route("/status", self._answer(self._on_status), methods=["POST"]),
+                Route("/metrics", self._on_metrics, methods=["GET"]),
             ]
         )
 
@@ -114,6 +135,9 @@ class ControlDoor:
     async def _on_publish(self, body: dict[str, Any]) -> dict[str, Any]:
         await self._publish(int(body["sequence"]))
         return {}
+
+    async def _on_metrics(self, _request: Request) -> Response:
+        return Response(self._metrics(), media_type=CONTENT_TYPE)
 
     async def _on_status(self, _body: dict[str, Any]) -> dict[str, Any]:
         return await self._status()

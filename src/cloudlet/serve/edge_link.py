@@ -35,6 +35,7 @@ class EdgeLink:
         self._records = records
         self._clock = clock
         self._snapshot: Snapshot | None = None
+        self._building = asyncio.Lock()
         self._early: set[VersionKey] = set()
         self._published = -1
         """Sequence of the records that the edge works with."""
@@ -68,7 +69,8 @@ class EdgeLink:
         else:
             self._early.discard(version)
         if self._snapshot is not None:
-            await self._publisher.publish(EdgeModel.of(self._snapshot, self._early))
+            await self._want()
+            await self._publisher.settle()
 
     async def set_endpoints(self, version: VersionKey, sockets: Sequence[str]) -> None:
         """See EndpointPublisher."""
@@ -99,8 +101,17 @@ class EdgeLink:
         if snapshot is None:
             return
         await self._publish_sessions()
-        await self._publisher.publish(EdgeModel.of(snapshot, self._early))
+        await self._want()
+        await self._publisher.settle()
         self._published = max(self._published, snapshot.sequence)
+
+    async def _want(self) -> None:
+        """Make the newest picture: off the loop, because it grows with the number of functions, and one after
+        the other, so that an older picture never comes after a newer one."""
+        async with self._building:
+            if self._snapshot is not None:
+                early = frozenset(self._early)
+                self._publisher.want(await asyncio.to_thread(EdgeModel.of, self._snapshot, early))
 
     async def _publish_sessions(self) -> None:
         keys = self._records.signing_keys()

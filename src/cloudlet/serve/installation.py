@@ -31,10 +31,14 @@ def prepare_data(paths: Paths) -> None:
             part.mkdir(mode=0o700, exist_ok=True)
         _check_format(paths.data / "format")
     except OSError as error:
-        raise StoreUnavailable(
-            f"cannot write to the data directory {paths.data} ({error.strerror}): "
-            "choose another with --data, or make it writable"
-        ) from error
+        raise _unwritable(paths, error) from error
+
+
+def _unwritable(paths: Paths, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"cannot write to the data directory {paths.data} ({error.strerror}): "
+        "choose another with --data, or make it writable"
+    )
 
 
 def _check_format(file: Path) -> None:
@@ -55,8 +59,12 @@ def _check_format(file: Path) -> None:
 
 @contextlib.contextmanager
 def lock_data(paths: Paths) -> Iterator[None]:
-    """Hold the data directory alone. Raise DataDirectoryInUse, naming the process that holds it."""
-    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the data directory alone. Raise DataDirectoryInUse, naming the process that holds it, or
+    StoreUnavailable when the lock cannot be written."""
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(paths, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,6 @@ from socket import socket
 import aiohttp
 import structlog
 
-from cloudlet import __version__
 from cloudlet.gateway.envoy.admin import AdminClient
 from cloudlet.gateway.envoy.command import argv, check_packages
 from cloudlet.gateway.envoy.options import EdgeOptions
@@ -233,20 +232,3 @@ async def _answers(path: Path, target: str) -> bool:
 async def _cancel(task: asyncio.Task[object] | asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def ready_text(ready: Ready) -> str:
-    """What ``cloudlet up`` prints."""
-    isolation = f"{ready.rung.value}"
-    if ready.rung is Rung.PROCESS:
-        isolation += ": no isolation between functions, run only code you trust"
-    if not ready.private_tmp:
-        isolation += "; /tmp is shared, TMPDIR is private"
-    return (
-        f"cloudlet {__version__} is ready after {ready.took_s:.1f} s\n"
-        f"  edge       {ready.url}\n"
-        f"  data       {ready.data}\n"
-        f"  isolation  {isolation}\n"
-        "  next       cloudlet deploy PATH\n"
-        "  stop       Ctrl-C"
-    )

@@ -13,9 +13,11 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import structlog
 import uvloop
 
-from cloudlet.observe.logs import configure
+from cloudlet.model.errors import PlatformError
+from cloudlet.observe.logs import PROCESS_FAILED, configure
 from cloudlet.settings import Settings
 
 Listeners = Mapping[str, socket.socket]
@@ -40,6 +42,12 @@ async def stopped_by_signal() -> asyncio.Event:
     return stop
 
 
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task that runs beside the rest, and return when it is gone."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run one process until it is told to stop."""
     parser = argparse.ArgumentParser(prog="cloudlet.serve.process")
@@ -48,7 +56,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--listen", action="append", default=[], type=_listener)
     given = parser.parse_args(arguments)
     configure(given.settings.log_level, given.name)
-    uvloop.run(_run(_main_of(given.name), given.settings, dict(given.listen)))
+    try:
+        uvloop.run(_run(_main_of(given.name), given.settings, dict(given.listen)))
+    except PlatformError as error:
+        # The node reads this line and tells it to whoever started the platform.
+        structlog.get_logger(__name__).error(PROCESS_FAILED, code=error.code, message=error.message)
+        sys.exit(1)
 
 
 def _main_of(name: str) -> Main:

@@ -18,10 +18,11 @@ from cloudlet.api.app import admin_app
 from cloudlet.api.errors import status_of
 from cloudlet.api.ports import AdminServices
 from cloudlet.functions.uploads import Upload
+from cloudlet.functions.versions import Rollback
 from cloudlet.functions.wire import DeployEvent, DeployRequest, Done, Started
 from cloudlet.model import errors as e
 from cloudlet.model.access import Access
-from cloudlet.model.function import Runtime, VersionKey
+from cloudlet.model.function import FunctionConfig, Runtime, Version, VersionKey
 from cloudlet.model.sandbox import InstanceState, InstanceStatus, NodeReport, Rung, StartTiming
 from cloudlet.node.logs import LogQuery
 from cloudlet.node.wire import LogRecord
@@ -42,6 +43,8 @@ class Platform:
     uploaded: list[bytes] = field(default_factory=list)
     deleted: list[tuple[str, str]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    rollbacks: list[tuple[str, str, int | None]] = field(default_factory=list)
+    lines: list[LogRecord] = field(default_factory=lambda: [LogRecord(NOW, "i1", "info", "hello", "r1")])
 
     async def report(self) -> NodeReport:
         if self.node_away:
@@ -60,7 +63,7 @@ class Platform:
 
     async def logs(self, query: LogQuery) -> list[LogRecord]:
         self.log_queries.append(query)
-        return [LogRecord(NOW, "i1", "info", "hello", "r1")]
+        return self.lines[-query.limit :]
 
     async def publish(self, sequence: int) -> None:
         self.published.append(sequence)
@@ -78,6 +81,16 @@ class Platform:
     async def delete(self, environment: str, function: str) -> list[str]:
         self.deleted.append((environment, function))
         return ["a" * 16]
+
+    async def rollback(self, environment: str, function: str, number: int | None = None) -> Rollback:
+        self.rollbacks.append((environment, function, number))
+        if number == 404:
+            raise e.VersionNotFound
+        former, now = (
+            Version(environment, function, digit * 16, int(digit), FunctionConfig(), "/code", NOW)
+            for digit in ("2", "1")
+        )
+        return Rollback(former, now)
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> Upload:
         self.uploaded.append(b"".join([chunk async for chunk in chunks]))
@@ -179,11 +192,16 @@ async def test_functions_are_listed_with_what_runs() -> None:
         await ask.rig.deployed("other")
         listed = (await ask("GET", "/environments/default/functions")).json["functions"]
         assert [(found["name"], found["instances"]) for found in listed] == [("hello", 1), ("other", 0)]
-        assert listed[0]["runtime"] == "node24" and listed[0]["version"] == "a" * 16
+        assert listed[0]["runtime"] == "node24" and listed[0]["unpatched"] is False
+        assert listed[0]["version"] == "a" * 16
         detail = (await ask("GET", "/environments/default/functions/hello")).json
         assert detail["url"] == "http://127.0.0.1:8787/v1/functions/hello"
         assert detail["running"][0]["pid"] == 42 and detail["running"][0]["timing"]["pooled"]
-        assert detail["versions"] == [{"digest": "a" * 16, "number": 1, "created_at": NOW, "current": True}]
+        first = {"digest": "a" * 16, "number": 1, "created_at": NOW, "current": True, "runtime": "node24"}
+        assert detail["versions"] == [first]
+        assert (await ask("GET", "/environments/default/functions/hello/versions")).json == {
+            "versions": [first]
+        }
         assert detail["scale"]["instances_max"] == 1000
         assert (await ask("GET", "/environments/default/functions/nobody")).status == 404
         ask.platform.node_away = True
@@ -197,6 +215,20 @@ async def test_deleting_a_function_is_the_deployers_work() -> None:
         reply = await ask("DELETE", "/environments/prod/functions/hello")
         assert reply.json == {"deleted": ["a" * 16]}
         assert ask.platform.deleted == [("default", "hello")]
+
+
+async def test_a_rollback_is_the_deployers_work() -> None:
+    async with admin() as ask:
+        path = "/environments/default/functions/hello/rollback"
+        answer = (await ask("POST", path, {})).json
+        assert [(answer[key]["number"], answer[key]["current"]) for key in ("former", "now")] == [
+            (2, False),
+            (1, True),
+        ]
+        assert (await ask("POST", path, {"to": 404})).status == 404
+        assert ask.platform.rollbacks == [("default", "hello", None), ("default", "hello", 404)]
+        for body in ({"to": "1"}, {"from": 1}, b"{"):
+            assert (await ask("POST", path, body)).status == 400, body
 
 
 async def test_invoking_with_and_without_a_user() -> None:
@@ -233,6 +265,27 @@ async def test_logs_are_asked_of_the_node() -> None:
         assert ask.platform.log_queries == [LogQuery("default", "hello", "r1", 1700000000.5, 5)]
         for query in ("limit=0", "limit=abc", "limit=99999999", "since=nan", "since=-1"):
             assert (await ask("GET", f"{path}?{query}")).status == 400, query
+
+
+async def test_logs_by_level_and_text() -> None:
+    async with admin() as ask:
+        ask.platform.lines = [
+            LogRecord(NOW + n, "i1", level, f"Line {n} of {level}", "r1")
+            for n, level in enumerate(("debug", "info", "warn", "error", "info"))
+        ]
+
+        async def texts(query: str) -> list[str]:
+            reply = await ask("GET", f"/environments/default/functions/hello/logs?{query}")
+            return [record["text"].removeprefix("Line ") for record in reply.json["records"]]
+
+        assert await texts("level=warn") == ["2 of warn", "3 of error"]
+        assert await texts("text=OF%20INFO") == ["1 of info", "4 of info"]
+        assert await texts("text=of%20info&limit=1") == ["4 of info"]
+        assert await texts("level=debug&limit=2") == ["3 of error", "4 of info"]
+        # What is filtered here is looked for among all that the node gives at once.
+        assert [query.limit for query in ask.platform.log_queries] == [10_000, 10_000, 10_000, 2]
+        for query in ("level=loud", f"text={'x' * 1001}"):
+            assert (await ask("GET", f"/environments/default/functions/hello/logs?{query}")).status == 400
 
 
 async def test_a_deploy_is_an_upload_and_a_stream_of_lines() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from cloudlet.cli.exit_codes import ExitCode, exit_code_of
 from cloudlet.cli.main import run
-from cloudlet.cli.session import ago, table
+from cloudlet.cli.session import ago, printable, table
 from cloudlet.model import errors
 from cloudlet.node.wire import LogRecord
 from cloudlet.settings import Paths
@@ -143,6 +143,7 @@ async def test_invoke_shows_the_functions_own_error(
         (("token", "--openid", "12345"), 5, "digits only"),
         (("token",), 2, "Missing option '--openid'"),
         (("fn", "logs", "f", "--limit", "x"), 2, "'x' is not a valid integer"),
+        (("fn", "logs", "nope"), 4, "function 'nope' does not exist and has no log"),
         (("nope",), 2, "No such command 'nope'"),
     ],
 )
@@ -158,6 +159,15 @@ async def test_errors_are_one_line_with_an_exit_code(
         ended, out, err = await cli(*words, "--json")
         assert (ended, out) == (code, "")
         assert message in json.loads(err)["error"]["message"]
+
+
+@pytest.mark.parametrize("words", [(), ("fn",), ("env",)])
+def test_a_group_without_its_command_shows_its_help(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert run([*words]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("Usage: cloudlet") and "Error" not in err
 
 
 async def test_environments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,6 +282,12 @@ def test_every_error_of_the_platform_has_an_exit_code() -> None:
 def test_tables_align_wide_characters() -> None:
     rows = [{"a": "名字", "b": "x"}, {"a": "abc", "b": "y"}]
     assert table(rows, {"a": "A", "b": "B"}).splitlines() == ["A     B", "名字  x", "abc   y"]
+
+
+def test_control_characters_of_a_function_do_not_reach_the_terminal() -> None:
+    assert printable("plain\ttext\nnext") == "plain\ttext\nnext"
+    assert printable("a\x1b]0;title\x07b\x1b[2Jc\rd\x9b") == "a\\x1b]0;title\\x07b\\x1b[2Jc\\rd\\x9b"
+    assert printable("\x1b[31mred") == "\x1b[31mred\x1b[0m"
 
 
 def test_times_for_people() -> None:

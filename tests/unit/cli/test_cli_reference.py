@@ -40,7 +40,8 @@ def section(title: str) -> str:
 
 
 def options(command: click.Command) -> set[str]:
-    found = {name for each in command.params if isinstance(each, click.Option) for name in each.opts}
+    given = [each for each in command.params if isinstance(each, click.Option)]
+    found = {name for each in given for name in (*each.opts, *each.secondary_opts)}
     return {name for name in found if name.startswith("--")}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cloudlet.dialects.errors import failure_text
 from cloudlet.model import errors as e
 from cloudlet.model.invocation import EVENT_BYTES_MAX
 from tests.unit.dialects.rig import started
@@ -76,4 +77,5 @@ async def test_what_went_wrong_is_told_in_the_dialect(error: e.PlatformError, co
     async with started() as rig:
         rig.invoker.fail(error)
         answer = await rig.from_inside(_body())
-        assert (answer["code"], answer["message"]) == (code, error.message)
+        message = failure_text(error.message) if code == "FUNCTIONS_EXECUTE_FAIL" else error.message
+        assert (answer["code"], answer["message"]) == (code, message)

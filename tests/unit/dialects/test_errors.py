@@ -5,7 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloudlet.dialects.errors import edge_replies, error_body, oauth_error, wire_of
+from cloudlet.dialects.errors import (
+    edge_replies,
+    error_body,
+    failure_text,
+    function_reply,
+    oauth_error,
+    wire_of,
+)
 from cloudlet.gateway.envoy.replies import TIMEOUT_TEXT, LocalReply
 from cloudlet.model import errors as e
 
@@ -73,7 +80,6 @@ def test_the_edges_words_for_functions() -> None:
         "FUNCTIONS_TIME_LIMIT_EXCEEDED",
         TIMEOUT_TEXT,
     )
-    assert _first("/v1/functions/a", 503, "UC").code == "FUNCTIONS_EXECUTE_FAIL"
     for path in ("/v1/functions/a", "/admin"):
         assert "nothing was started" in _first(path, 503, "UF").message
         assert "nothing was started" in _first(path, 503, "OM").message
@@ -84,3 +90,54 @@ def test_the_edges_words_for_functions() -> None:
         == "ACCESS_TOKEN_EXPIRED"
     )
     assert _first("/v1/functions/a", 403, "", "rbac_access_denied_matched_policy[bans]").http_status == 401
+
+
+def test_a_process_that_ended_is_told_the_same_by_the_edge_and_by_the_activator() -> None:
+    status, body = function_reply(e.FunctionExited(), "r")
+    said = json.loads(body)
+    assert (status, said["code"]) == (400, "FUNCTIONS_EXECUTE_FAIL")
+    for row in (_first("/v1/functions/a", 503, "UC"), _first("/v1/functions/a", 502)):
+        assert (row.http_status, row.code, row.message) == (status, said["code"], said["message"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (e.ConcurrencyExceeded(), 429, "EXCEED_CONCURRENT_REQUEST_LIMIT"),
+        (e.Unavailable(), 503, "SYS_ERR"),
+        (e.FunctionTimeout("Invoking task timed out after 3 seconds"), 504, "FUNCTIONS_TIME_LIMIT_EXCEEDED"),
+        (e.ResultTooLarge(), 400, "FUNCTIONS_RESULT_TOO_LARGE"),
+        (e.Internal(), 500, "SYS_ERR"),
+    ],
+)
+def test_what_the_activator_says_by_itself(error: e.PlatformError, status: int, code: str) -> None:
+    got, body = function_reply(error, "r-1")
+    said = {"code": code, "message": error.message, "requestId": "r-1"}
+    assert (got, json.loads(body)) == (status, said)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [e.FunctionFailed, e.FunctionExited, e.FunctionOutOfMemory, e.FunctionLoadFailed, e.DepthExceeded],
+)
+def test_a_failed_execution_is_described_in_json_once(kind: type[e.PlatformError]) -> None:
+    told = '{"errorCode":1,"errorMessage":"no","stackTrace":"at a"}'
+    assert failure_text(told) == told
+    for message, expected in (("SyntaxError", "SyntaxError"), ("{broken", "{broken"), (told, "no")):
+        status, body = function_reply(kind(message), "r")
+        said = json.loads(body)
+        assert (status, said["code"]) == (400, "FUNCTIONS_EXECUTE_FAIL")
+        assert json.loads(said["message"])["errorMessage"] == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (e.StoreUnavailable("the disk is full"), "the disk is full; nothing was changed, try again"),
+        (e.Unavailable("it restarts; nothing was started"), "it restarts; nothing was started"),
+        (e.OutcomeUnknown("the disk failed"), "the disk failed; it may or may not have happened, read first"),
+        (e.OutcomeUnknown(), e.OutcomeUnknown().message),
+    ],
+)
+def test_a_message_says_whether_the_call_may_be_repeated(error: e.PlatformError, words: str) -> None:
+    assert json.loads(error_body(error, "r"))["message"] == words

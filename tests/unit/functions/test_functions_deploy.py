@@ -23,6 +23,7 @@ from cloudlet.functions.wire import (
     DeployRequest,
     Done,
     FunctionDone,
+    FunctionPlanned,
     FunctionUpload,
     Notice,
     Progress,
@@ -35,6 +36,7 @@ from cloudlet.model.errors import (
     FunctionLoadFailed,
     FunctionNotFound,
     InvalidParameter,
+    VersionNotFound,
 )
 from cloudlet.model.function import FunctionConfig, Version
 from cloudlet.settings import Paths
@@ -370,3 +372,112 @@ async def test_the_cache_of_dependencies_is_bounded(
     assert len(list((platform.paths.cache / "deps").iterdir())) == 1
     code = [Path(version.code_dir) for version in platform.control.prepared]
     assert all((directory / "node_modules/dep/index.js").is_file() for directory in code)
+
+
+def planned(events: list[DeployEvent]) -> dict[str, FunctionPlanned]:
+    return {event.function: event for event in events if isinstance(event, FunctionPlanned)}
+
+
+async def test_a_dry_run_tells_what_would_be_done_and_leaves_nothing(platform: Platform) -> None:
+    await platform.deploy(*[await platform.upload(name, MAIN) for name in ("same", "other")])
+    before, served = platform.records.sequence(), platform.served()
+    platform.control.prepared.clear()
+    (platform.paths.data / "project/other/index.js").unlink()
+    uploads = [
+        await platform.upload("same", MAIN),
+        await platform.upload("other", {"index.mjs": "1", "package.json": WITH_DEPENDENCY["package.json"]}),
+        await platform.upload("fresh", MAIN, notes=("a note",)),
+        await platform.upload("bad", {"index.js": "1", "package.json": "{"}),
+    ]
+    events = await platform.deploy(
+        *uploads, dry_run=True, create_collections=True, collections=("c",), environment_ids=("prod-1",)
+    )
+    found = planned(events)
+    assert {name: each.action for name, each in found.items()} == {
+        "same": "unchanged",
+        "other": "update",
+        "fresh": "create",
+        "bad": "failed",
+    }
+    assert found["other"].changes == ("+ index.mjs", "+ package.json", "- index.js", "dependencies")
+    assert (found["same"].number, found["other"].serving) == (1, 1)
+    assert found["bad"].message
+    assert notices(events) == [
+        "environment ids of the project would mean 'default': prod-1",
+        "collections that would be created: c",
+        "a note",
+    ]
+    assert isinstance(events[-1], Done)
+    assert (events[-1].deployed, events[-1].unchanged, events[-1].failed) == (2, 1, 1)
+    assert (platform.records.sequence(), platform.served()) == (before, served)
+    assert (platform.control.prepared, platform.commands, platform.collections.present) == ([], [], set())
+    assert list((platform.paths.code / ".staging").iterdir()) == []
+    assert list((platform.paths.cache / "uploads").iterdir()) == []
+
+
+async def test_a_dry_run_knows_versions_that_were_there_before(platform: Platform) -> None:
+    for text in ("1", "2"):
+        await platform.deploy(await platform.upload("f", {"index.js": text}))
+    events = await platform.deploy(await platform.upload("f", {"index.js": "1"}), dry_run=True)
+    assert planned(events)["f"].action == "reuse"
+    assert (planned(events)["f"].number, planned(events)["f"].changes) == (1, ("~ index.js",))
+
+
+async def versions_of(platform: Platform, *texts: str) -> list[str]:
+    """Deploy these texts one after the other; return the digests."""
+    return [
+        done(await platform.deploy(await platform.upload("f", {"index.js": text})))["f"].digest
+        for text in texts
+    ]
+
+
+async def test_a_rollback_checks_then_serves_the_version_before(platform: Platform) -> None:
+    digests = await versions_of(platform, "1", "2", "3")
+    platform.control.prepared.clear()
+    result = await platform.deployer.rollback("default", "f")
+    assert (result.former.number, result.now.number) == (3, 2)
+    assert platform.served() == {"f": digests[1]}
+    assert [version.number for version in platform.control.prepared] == [2]
+    assert platform.control.published[-1] == platform.records.sequence()
+    assert (await platform.deployer.rollback("default", "f")).now.number == 1
+    assert (await platform.deployer.rollback("default", "f", 3)).now.number == 3
+    sequence = platform.records.sequence()
+    same = await platform.deployer.rollback("default", "f", 3)
+    assert same.former == same.now and platform.records.sequence() == sequence
+
+
+async def test_a_rollback_that_fails_leaves_what_is_served(platform: Platform) -> None:
+    digests = await versions_of(platform, "1", "2")
+    served = {"f": digests[1]}
+    for function, number in (("f", 9), ("f", 0), ("nobody", None)):
+        with pytest.raises((VersionNotFound, FunctionNotFound)):
+            await platform.deployer.rollback("default", function, number)
+    platform.control.broken.add("f")
+    with pytest.raises(FunctionLoadFailed):
+        await platform.deployer.rollback("default", "f")
+    assert platform.served() == served
+    platform.control.broken.clear()
+    platform.control.edge_down = True
+    with pytest.raises(EdgeUnavailable):
+        await platform.deployer.rollback("default", "f")
+    assert platform.served() == served
+    platform.control.edge_down = False
+    (platform.paths.code / "default/f" / f"{digests[0]}.json").unlink()
+    with pytest.raises(VersionNotFound, match="deploy it again"):
+        await platform.deployer.rollback("default", "f")
+    assert platform.served() == served
+
+
+async def test_a_rollback_waits_for_a_deploy_of_the_function(platform: Platform) -> None:
+    await versions_of(platform, "1", "2")
+    platform.control.hold = asyncio.Event()
+    platform.control.asked.clear()
+    upload = await platform.upload("f", {"index.js": "3"})
+    deploy = asyncio.create_task(platform.deploy(upload))
+    await platform.control.asked.wait()
+    rollback = asyncio.create_task(platform.deployer.rollback("default", "f"))
+    platform.control.hold.set()
+    await deploy
+    result = await rollback
+    assert (result.former.number, result.now.number) == (3, 2)
+    assert platform.control.running_max == 1

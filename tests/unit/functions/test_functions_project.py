@@ -156,22 +156,38 @@ def test_config_json_of_a_function(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "runtime", "noted"),
+    ("asked", "runtime", "notes"),
     [
-        ("Nodejs8.9", Runtime.NODE20, True),
-        ("Nodejs16.13", Runtime.NODE20, True),
-        ("Nodejs20.19", Runtime.NODE20, False),
-        ("Nodejs22", Runtime.NODE22, False),
-        ("nodejs24", Runtime.NODE24, False),
-        ("node24", Runtime.NODE24, False),
-        ("Nodejs26.1", Runtime.NODE24, True),
+        ("Nodejs8.9", Runtime.NODE20, ["Nodejs8.9 is served by Node.js 20", "Node.js 20 gets no security"]),
+        (
+            "Nodejs16.13",
+            Runtime.NODE20,
+            ["Nodejs16.13 is served by Node.js 20", "Node.js 20 gets no security"],
+        ),
+        ("Nodejs20.19", Runtime.NODE20, ["Node.js 20 gets no security"]),
+        ("node20", Runtime.NODE20, ["Node.js 20 gets no security"]),
+        ("Nodejs22", Runtime.NODE22, ["Node.js 22 gets no security"]),
+        ("nodejs24", Runtime.NODE24, []),
+        ("node24", Runtime.NODE24, []),
+        ("Nodejs26.1", Runtime.NODE24, ["Nodejs26.1 is served by Node.js 24"]),
     ],
 )
-def test_runtimes_map_to_the_nearest(tree: Tree, asked: str, runtime: Runtime, noted: bool) -> None:
+def test_runtimes_map_to_the_nearest(tree: Tree, asked: str, runtime: Runtime, notes: list[str]) -> None:
     root = tree({"f/index.js": MAIN, "f/config.json": {"runtime": asked}})
     settings = read_project(root, {}).functions[0].settings
     assert settings.config.runtime is runtime
-    assert bool(settings.notes) is noted
+    said = "; ".join(settings.notes)
+    assert all(note in said for note in notes) and bool(said) is bool(notes)
+
+
+@pytest.mark.parametrize(("asked", "noted"), [("Python3.7", True), ("Python3", False), ("Python3.11", False)])
+def test_an_older_python_is_served_with_a_note(tree: Tree, asked: str, noted: bool) -> None:
+    root = tree({"f/index.py": "def main_handler(event, context): ...", "f/config.json": {"runtime": asked}})
+    settings = read_project(root, {}).functions[0].settings
+    assert settings.config.runtime is Runtime.PYTHON3
+    assert settings.notes == (
+        (f"runtime {asked} is served by Python 3.11 or newer, the nearest there is",) if noted else ()
+    )
 
 
 @pytest.mark.parametrize(
