@@ -115,22 +115,27 @@ class Scheduler:
         await self._fleet.close()
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Work with these control records from now on."""
+        """Work with these control records from now on. Only what changed is looked at: one deploy among
+        thousands of functions costs what one function costs."""
         self._catalog = Catalog(snapshot)
         now = self._clock.monotonic()
         for key, version in self._catalog.versions.items():
             record = self._records.get(key)
             if record is None:
                 self._records[key] = VersionRecord(key, version, live=True)
+            elif record.live and record.version == version:
                 continue
-            if not record.live:
-                record.hold_until = min(record.hold_until, now + version.config.scale.keep_alive_s)
-            record.version, record.live = version, True
+            else:
+                if not record.live:
+                    record.hold_until = min(record.hold_until, now + version.config.scale.keep_alive_s)
+                record.version, record.live = version, True
+            self._attention.add(key)
         for key, record in self._records.items():
-            if key not in self._catalog.versions:
-                record.live = False
-                if not self._catalog.has_function(key.environment, key.function):
-                    self._leases.fail_waiting(key, FunctionNotFound())
+            if key in self._catalog.versions:
+                continue
+            record.live = False
+            if not self._catalog.has_function(key.environment, key.function):
+                self._leases.fail_waiting(key, FunctionNotFound())
             self._attention.add(key)
         self._wake.set()
 
