@@ -1,0 +1,1 @@
+"""The benchmarks: ``make bench-NAME`` runs ``bench.NAME``; results: docs/reference/performance.md."""

@@ -1,0 +1,85 @@
+"""Closed-loop load with wrk: so many connections, each with one call at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from .errors import BenchmarkFailed
+
+SCRIPT = Path(__file__).with_name("post.lua")
+ANSWER_S_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that answers ``{"num1", "num2"}`` with ``{"sum"}``."""
+
+    name: str
+    url: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw."""
+
+    calls_per_s: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    """Calls without an answer, and answers with status 400 or above."""
+
+
+class _Summary(msgspec.Struct):
+    requests: int
+    duration_us: int
+    p50_us: int
+    p99_us: int
+    connect: int
+    read: int
+    write: int
+    status: int
+    timeout: int
+
+
+def load(wrk: str, target: Target, body: str, connections: int, seconds: int) -> Load:
+    """Call `target` for `seconds`. Raise BenchmarkFailed when nothing was answered."""
+    environment = {**os.environ, "BENCH_BODY": body}
+    if target.token:
+        # Not on the command line, which every user of the machine can read.
+        environment["BENCH_TOKEN"] = target.token
+    command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={ANSWER_S_MAX}s"]
+    try:
+        done = subprocess.run(
+            [*command, "-s", str(SCRIPT), target.url],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds + 3 * ANSWER_S_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise BenchmarkFailed(f"wrk did not end while it called {target.name}") from exc
+    if done.returncode != 0:
+        raise BenchmarkFailed(f"wrk could not call {target.name}: {(done.stderr or done.stdout).strip()}")
+    return parse(done.stdout)
+
+
+def parse(output: str) -> Load:
+    """Read the line that our script made wrk print. Raise BenchmarkFailed when it is not there, or counts no
+    answer."""
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if not lines:
+        raise BenchmarkFailed(f"wrk printed no summary: {output.strip()[-300:]}")
+    summary = msgspec.json.decode(lines[-1], type=_Summary)
+    if summary.requests == 0:
+        raise BenchmarkFailed("no call was answered")
+    errors = summary.connect + summary.read + summary.write + summary.status + summary.timeout
+    return Load(
+        summary.requests / (summary.duration_us / 1e6), summary.p50_us / 1000, summary.p99_us / 1000, errors
+    )

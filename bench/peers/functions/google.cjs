@@ -1,0 +1,3 @@
+exports.main = (request, response) => {
+  response.json({ sum: request.body.num1 + request.body.num2 })
+}

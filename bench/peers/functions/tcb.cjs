@@ -1,0 +1,1 @@
+exports.main = async (event) => ({ sum: event.num1 + event.num2 })
