@@ -4,8 +4,8 @@ Three answers are combined by their maximum:
 
 * what is needed *now*: calls that run or wait. A new instance helps only those that are still waiting once
   it has started, so what the present instances clear in that time is left out (a slow start never floods
-  the node). While the processors are busy anyway, more processes make calls slower, not faster: then only a
-  call that is stuck gets one more;
+  the node). While the processors are busy anyway, more processes may make calls slower, not faster: then
+  their number grows by half at a time;
 * what was *used* lately: the highest use within the keep-alive, so that the end of a burst throws nothing
   away and an idle version falls to its minimum exactly one keep-alive after it was last used. Forecasts are
   not remembered: a wrong one is forgotten with the calls that caused it;
@@ -40,8 +40,6 @@ are short these are enough, and if not, the running ones show it within a moment
 
 CPU_FULL = 0.9
 """Share of the processors in use from which on more instances take from those that run."""
-STUCK_S = 0.25
-"""A call that runs for so long on a busy machine may wait for another call of its function."""
 UTILISATION = 0.8
 """An instance is taken to be in use for this share of the time; the rest is room for chance."""
 CALL_OVERHEAD_S = 0.0002
@@ -132,21 +130,22 @@ def _waiting_need(signals: Signals, concurrency: int) -> int:
     # An instance that the edge keeps busy takes none of the calls that wait here.
     one_each = math.ceil((signals.running + signals.waiting) / concurrency) + signals.refusing
     have = signals.serving + signals.starting
+    most = one_each
     if signals.cpu_busy >= CPU_FULL:
-        more = 1 if signals.oldest_s > STUCK_S and not signals.starting else 0
-        return min(one_each, max(have + more, FIRST_STARTS))
+        # Step by step: functions that only wait need many instances on a busy machine, too.
+        most = min(one_each, max(have, FIRST_STARTS, signals.serving + max(1, signals.serving // 2)))
     # A call that runs longer than calls used to says more about those behind it than history does: it may
     # be one of the slow ones, or itself wait for a call of the same function that waits here.
     unusual = signals.elapsed_s is None or signals.oldest_s > UNUSUAL * signals.elapsed_s
     duration_s = max(signals.duration_s or 0.0, signals.oldest_s if unusual else 0.0)
     if duration_s <= 0:
-        return min(one_each, max(have, FIRST_STARTS))
+        return min(most, max(have, FIRST_STARTS))
     cleared = (have - signals.refusing) * concurrency * signals.start_s / duration_s
     left = signals.waiting + signals.arrivals_per_s * signals.start_s - cleared
     if left <= 0:
-        return min(have, one_each)
+        return min(have, most)
     more = math.ceil(left * duration_s / (concurrency * max(signals.start_s, 0.001)))
-    return min(have + more, one_each)
+    return min(have + more, most)
 
 
 def _remember(

@@ -88,8 +88,8 @@ def test_calls_leave_slowly_then_faster_then_evenly() -> None:
 
 def test_burst_counts_slow_calls_and_adds_errors_up() -> None:
     repeats = [
-        burst.Repeat([1, 2, 150, 3], errors=0, instances=4),
-        burst.Repeat([1, 2, 3, 4], errors=2, instances=2),
+        burst.Repeat([1, 2, 150, 3], {}, instances=4),
+        burst.Repeat([1, 2, 3, 4], {"429 LIMIT": 1, "TimeoutError": 1}, instances=2),
     ]
     found = values(burst.rows("node-add", repeats))
     assert found["node-add", "slow_share", None] == (0.125, None)

@@ -47,9 +47,10 @@ LONG = Signals(duration_s=0.5, start_s=0.05)
         (replace(SHORT, waiting=100), 1, 4),
         (replace(SHORT, waiting=100, starting=4), 1, 4),  # those on their way are not started again
         (replace(SHORT, waiting=1, serving=1, refusing=1), 1, 2),
-        # Busy processors: a few to begin with, then no more, unless a call is stuck.
-        (replace(LONG, waiting=60, serving=4, running=4, running_peak=4, cpu_busy=0.95), 1, 4),
-        (replace(LONG, waiting=60, serving=4, running=4, running_peak=4, cpu_busy=0.95, oldest_s=0.3), 1, 5),
+        # Busy processors: a few to begin with, then by half at a time.
+        (replace(LONG, waiting=60, cpu_busy=0.95), 1, 4),
+        (replace(LONG, waiting=60, serving=4, running=4, running_peak=4, cpu_busy=0.95), 1, 6),
+        (replace(LONG, waiting=60, serving=4, starting=2, running=4, running_peak=4, cpu_busy=0.95), 1, 6),
         (Signals(early=True, edge_fresh=True), 1, 0),
         (Signals(early=True, edge_fresh=False, serving=3), 1, 3),  # blind: keep what is there
         (replace(EARLY, edge_active=3, running=2, running_peak=2), 1, 3),  # not 5
