@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -36,7 +37,8 @@ class Repeat:
 
     latencies_ms: Sequence[float]
     """Of the calls from the start of the ramp on."""
-    errors: int
+    failures: Mapping[str, int]
+    """How many calls were not answered rightly, by what came instead."""
     instances: int
     """At its end."""
 
@@ -64,7 +66,8 @@ def measure(repeats: int, full_s: float) -> Sequence[Row]:
                 seen[case].append(one)
                 progress(
                     f"repeat {number + 1} {case}: p99 {percentile(one.latencies_ms, 0.99):.1f} ms, "
-                    f"{share_above(one.latencies_ms, SLOW_MS):.1%} slow, {one.errors} errors, "
+                    f"{share_above(one.latencies_ms, SLOW_MS):.1%} slow, "
+                    f"failed: {dict(one.failures) or None}, "
                     f"{one.instances} instances"
                 )
     return [*(row for case, all_of_it in seen.items() for row in rows(case, all_of_it)), *quiet.rows()]
@@ -80,7 +83,7 @@ def rows(case: str, seen: Sequence[Repeat]) -> list[Row]:
         "instances": ([float(one.instances) for one in seen], "at the end"),
     }
     found = [Row(case, metric, round(median(of), 4), unit) for metric, (of, unit) in values.items()]
-    return [*found, Row(case, "errors", float(sum(one.errors for one in seen)), "calls")]
+    return [*found, Row(case, "errors", float(sum(sum(one.failures.values()) for one in seen)), "calls")]
 
 
 def departures(quiet_s: float, ramp_s: float, full_s: float) -> list[float]:
@@ -104,18 +107,20 @@ def _burst(ours: BenchInstallation, target: Target, full_s: float) -> Repeat:
     times = departures(QUIET_S, RAMP_S, full_s)
     outcomes = asyncio.run(_calls(target, times))
     instances = len(ours.instances(target.name))
-    answered = [ms for at, ms in zip(times, outcomes, strict=True) if at >= QUIET_S and ms is not None]
-    return Repeat(answered, sum(ms is None for ms in outcomes), instances)
+    latencies = [
+        end for at, end in zip(times, outcomes, strict=True) if at >= QUIET_S and isinstance(end, float)
+    ]
+    return Repeat(latencies, Counter(end for end in outcomes if isinstance(end, str)), instances)
 
 
-async def _calls(target: Target, times: Sequence[float]) -> list[float | None]:
-    """Milliseconds of each call; None for one that was not answered rightly."""
+async def _calls(target: Target, times: Sequence[float]) -> list[float | str]:
+    """Milliseconds of each call; for one that was not answered rightly, what came instead."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {target.token}"}
     timeout = aiohttp.ClientTimeout(total=CALL_S_MAX)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         started = time.perf_counter()
-        tasks: list[asyncio.Task[float | None]] = []
+        tasks: list[asyncio.Task[float | str]] = []
         for at in times:
             if (wait_s := started + at - time.perf_counter()) > 0:
                 await asyncio.sleep(wait_s)
@@ -123,13 +128,16 @@ async def _calls(target: Target, times: Sequence[float]) -> list[float | None]:
         return list(await asyncio.gather(*tasks))
 
 
-async def _call(session: aiohttp.ClientSession, url: str, due: float) -> float | None:
+async def _call(session: aiohttp.ClientSession, url: str, due: float) -> float | str:
     try:
         async with session.post(url, data=EVENT) as response:
-            right = response.status == 200 and await response.json() == RESULT
-    except (aiohttp.ClientError, TimeoutError, ValueError):
-        return None
-    return (time.perf_counter() - due) * 1000 if right else None
+            answer = await response.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+        return type(exc).__name__
+    if response.status == 200 and answer == RESULT:
+        return (time.perf_counter() - due) * 1000
+    code = answer.get("code") if isinstance(answer, dict) else None
+    return f"{response.status} {code or 'wrong result'}"
 
 
 if __name__ == "__main__":
