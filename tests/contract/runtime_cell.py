@@ -190,6 +190,11 @@ class Cell:
         deadline, count = struct.unpack("<QQ", os.pread(self._page, 16, 0))
         return deadline, count
 
+    def settled(self) -> tuple[int, int]:
+        """The page once it says that nothing runs, which may be a moment after the last reply."""
+        self.wait_until_idle()
+        return self.activity
+
     def wait_until_running(self) -> int:
         """Return the deadline of the invocation that runs, once there is one."""
         self._wait_for(lambda: self.activity[0] != 0)

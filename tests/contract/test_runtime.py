@@ -222,7 +222,7 @@ class TestCalls:
         load(shim, **ECHO)
         with contextlib.closing(shim.connect()) as connection:
             assert [connection.call(n).json for n in range(1000)] == list(range(1000))
-        assert shim.activity == (0, 1000)
+        assert shim.settled() == (0, 1000)
 
     def test_a_caller_that_leaves_does_no_harm(self, shim: Cell) -> None:
         load(shim, **BLOCKER)
@@ -353,7 +353,7 @@ class TestBadRequests:
             assert (reply.status, reply.headers["x-cloudlet-error"]) == (400, "malformed_body")
             assert (reply.json["code"], reply.json["requestId"]) == ("INVALID_PARAM", "r-1")
             assert "not valid JSON" in reply.json["message"]
-        assert shim.activity == (0, 0)
+        assert shim.settled() == (0, 0)
         assert shim.call({"still": "here"}).json == {"still": "here"}
 
     def test_a_deeply_nested_body_ends_nothing(self, shim: Cell) -> None:
@@ -400,7 +400,7 @@ class TestBadRequests:
                 )
                 reply = connection.raw_reply()
             assert (reply.status, reply.headers["x-cloudlet-error"]) == (400, "invalid_request")
-        assert shim.activity == (0, 0)
+        assert shim.settled() == (0, 0)
 
     def test_a_call_for_another_function_is_refused(self, shim: Cell) -> None:
         load(shim, **ECHO)
@@ -647,7 +647,7 @@ class TestBusy:
             gate.touch()
             assert first.reply().json == "first"
             assert second.call({"name": "third"}).json == "third"
-        assert shim.activity == (0, 2), "a refused call has not started"
+        assert shim.settled() == (0, 2), "a refused call has not started"
 
     def test_the_rest_of_a_large_body_is_read_before_refusing(self, shim: Cell) -> None:
         load(shim, **BLOCKER)
@@ -674,7 +674,7 @@ class TestBusy:
                 assert_busy(reply)
             else:
                 assert reply.json == number
-        assert shim.activity[1] == sum(reply.status == 200 for reply in replies)
+        assert shim.settled()[1] == sum(reply.status == 200 for reply in replies)
 
     def test_the_queue_is_bounded(self, shim: Cell) -> None:
         load(shim, **BLOCKER)
@@ -689,7 +689,7 @@ class TestBusy:
                 assert_busy(connection.reply())
             gate.touch()
             assert connections[0].reply().status == 200
-        assert shim.activity == (0, 1)
+        assert shim.settled() == (0, 1)
 
     def test_with_concurrency_calls_run_side_by_side(self, shim: Cell) -> None:
         load(shim, **BLOCKER, order=Order(concurrency=3))
@@ -702,7 +702,7 @@ class TestBusy:
             assert_busy(shim.call())
             gate.touch()
             assert [connection.reply().json for connection in connections] == [0, 1, 2]
-        assert shim.activity == (0, 3)
+        assert shim.settled() == (0, 3)
 
 
 class TestControl:
@@ -786,7 +786,7 @@ class TestTime:
 
     def test_the_deadline_is_on_the_activity_page(self, shim: Cell) -> None:
         load(shim, **self.HANG, order=Order(timeout_ms=60_000))
-        assert shim.activity == (0, 0)
+        assert shim.settled() == (0, 0)
         with contextlib.closing(shim.connect()) as connection:
             before = time.monotonic_ns()
             connection.send({"hang": 1})

@@ -5,8 +5,8 @@ import { isUtf8 } from 'node:buffer';
 import { monotonicMs } from './activity.mjs';
 import { callerOf, Variables } from './identity.mjs';
 import { describeError, exitReply, failureReply, invalidReply, resultReply, timeoutReply, timeoutText } from './replies.mjs';
+import { BODY_BYTES_MAX, Connection } from './wire.mjs';
 
-const EVENT_BYTES_MAX = 6 * 1024 * 1024;
 const WAITING_MAX = 64;
 const WAIT_MS_MAX = 20;
 /** For so long after its last reply the process refuses calls that are on their way already. */
@@ -23,39 +23,11 @@ export const LINGER_MS = 300;
  * @property {(invocation: Invocation) => object} context
  */
 
-/** One request, from its head to its reply. */
-class Call {
-  constructor(request, response) {
-    this.response = response;
-    this.rawHeaders = request.rawHeaders;
-    this.headAtMs = monotonicMs();
-    this.size = 0;
-    /** @type {Buffer[]} */
-    this.chunks = [];
-  }
-
-  /** What is over the limit is read and thrown away, so that the connection stays usable. */
-  take(chunk) {
-    this.size += chunk.length;
-    if (this.size <= EVENT_BYTES_MAX) this.chunks.push(chunk);
-    else this.chunks = [];
-  }
-
-  /** @returns {unknown} the event; throws when the body is not JSON */
-  event() {
-    if (this.size === 0) return {};
-    const bytes = this.chunks.length === 1 ? this.chunks[0] : Buffer.concat(this.chunks);
-    this.chunks = [];
-    if (!isUtf8(bytes)) throw new SyntaxError('not UTF-8');
-    return JSON.parse(bytes.utf8Slice(0, bytes.length));
-  }
-}
-
 /** One running handler. */
 export class Invocation {
-  constructor(caller, response, startedMs, deadlineMs, variables) {
+  constructor(caller, exchange, startedMs, deadlineMs, variables) {
     this.caller = caller;
-    this.response = response;
+    this.exchange = exchange;
     this.startedMs = startedMs;
     this.deadlineMs = deadlineMs;
     this.variables = variables;
@@ -73,7 +45,7 @@ export class Calls {
   /**
    * @param {LoadedFunction} loaded
    * @param {import('./environment.mjs').ExclusiveScope | import('./environment.mjs').SharedScope} scope
-   * @param {{started: number, publish(deadlineMs: number): void}} activity
+   * @param {{started: number, changed(earliest: () => number): void, publish(deadlineMs: number): void}} activity
    * @param {import('./output.mjs').Output} output
    */
   constructor(loaded, scope, activity, output) {
@@ -83,8 +55,9 @@ export class Calls {
     this.output = output;
     /** @type {Invocation[]} */
     this.running = [];
-    /** @type {{call: Call, caller: import('./identity.mjs').Caller}[]} */
+    /** @type {{call: import('./wire.mjs').Exchange, caller: import('./identity.mjs').Caller}[]} */
     this.waiting = [];
+    this.earliest = () => this.#earliestDeadline();
     this.waitTimer = undefined;
     this.watchTimer = undefined;
     this.watchAtMs = Infinity;
@@ -92,23 +65,21 @@ export class Calls {
     /** When a retired process will be gone; 0 = it is not retired. */
     this.retiredUntilMs = 0;
     this.advancing = false;
-    /** Replies that the kernel has not taken yet. */
+    /** Sockets with replies that the kernel has not taken yet. */
     this.unflushed = new Set();
     /** @type {(() => void) | undefined} */
     this.onEmpty = undefined;
   }
 
-  /** Listener for the server's requests. */
-  accept(request, response) {
-    response.sendDate = false;
-    const call = new Call(request, response);
-    request.on('data', (chunk) => call.take(chunk));
-    request.on('end', () => this.#arrived(call));
+  /** Serve the requests of one connection. */
+  accept(socket) {
+    return new Connection(socket, (exchange) => this.#arrived(exchange), monotonicMs);
   }
 
   quiesce() {
     this.accepting = false;
     this.#refuseWaiting(Infinity);
+    this.activity.publish(this.#earliestDeadline());
   }
 
   resume() {
@@ -153,12 +124,12 @@ export class Calls {
     clearTimeout(this.waitTimer);
   }
 
-  /** @param {Call} call */
+  /** @param {import('./wire.mjs').Exchange} call */
   #arrived(call) {
-    const caller = callerOf(call.rawHeaders);
+    const caller = callerOf(call.headers);
     if (!this.accepting) return this.#refuse(call);
     const problem = this.#problemOf(call, caller);
-    if (problem !== undefined) return this.#write(call.response, problem);
+    if (problem !== undefined) return this.#write(call, problem);
     if (this.running.length < this.loaded.concurrency && this.waiting.length === 0) return this.#start(call, caller);
     const ageMs = monotonicMs() - call.headAtMs;
     if (this.waiting.length >= WAITING_MAX || ageMs >= WAIT_MS_MAX) return this.#refuse(call);
@@ -173,8 +144,8 @@ export class Calls {
       const text = `this instance serves ${this.loaded.name}, not ${caller.functionName}`;
       return invalidReply(400, 'invalid_request', text, requestId);
     }
-    if (call.size > EVENT_BYTES_MAX) {
-      const text = `the event is ${call.size} bytes, the limit is ${EVENT_BYTES_MAX}`;
+    if (call.size > BODY_BYTES_MAX) {
+      const text = `the event is ${call.size} bytes, the limit is ${BODY_BYTES_MAX}`;
       return invalidReply(413, 'body_too_large', text, requestId);
     }
     return undefined;
@@ -183,21 +154,21 @@ export class Calls {
   #start(call, caller) {
     let event;
     try {
-      event = call.event();
+      event = eventOf(call);
     } catch (error) {
       const text = `the event is not valid JSON: ${error.message}`;
-      return this.#write(call.response, invalidReply(400, 'malformed_body', text, caller.requestId));
+      return this.#write(call, invalidReply(400, 'malformed_body', text, caller.requestId));
     }
     const startedMs = monotonicMs();
     const timeoutMs = caller.timeoutMs === '' ? this.loaded.timeoutMs : Number(caller.timeoutMs);
     const variables = new Variables(caller, this.loaded.namespace);
-    const invocation = new Invocation(caller, call.response, startedMs, startedMs + timeoutMs, variables);
+    const invocation = new Invocation(caller, call, startedMs, startedMs + timeoutMs, variables);
     if (caller.openid !== '' && typeof event === 'object' && event !== null && !Array.isArray(event)) {
       event.userInfo = { appId: caller.appid, openId: caller.openid };
     }
     this.running.push(invocation);
     this.activity.started += 1;
-    this.activity.publish(this.#earliestDeadline());
+    this.activity.changed(this.earliest);
     this.#watch(invocation.deadlineMs);
     this.scope.enter(invocation, () => this.#run(invocation, event));
   }
@@ -244,8 +215,8 @@ export class Calls {
     invocation.settled = true;
     this.scope.leave(invocation);
     this.running.splice(this.running.indexOf(invocation), 1);
-    this.activity.publish(this.#earliestDeadline());
-    this.#write(invocation.response, reply, this.#timing(invocation));
+    this.activity.changed(this.earliest);
+    this.#write(invocation.exchange, reply, this.#timing(invocation));
     this.#advance();
   }
 
@@ -271,7 +242,7 @@ export class Calls {
       while (this.waiting.length > 0 && this.running.length < this.loaded.concurrency) {
         this.#refuseWaiting(monotonicMs());
         const next = this.waiting.shift();
-        if (next !== undefined && !next.call.response.destroyed) this.#start(next.call, next.caller);
+        if (next !== undefined && !next.call.destroyed) this.#start(next.call, next.caller);
       }
       this.advancing = false;
     }
@@ -327,33 +298,44 @@ export class Calls {
   }
 
   /**
-   * @param {import('node:http').ServerResponse} response
+   * @param {import('./wire.mjs').Exchange} exchange
    * @param {import('./replies.mjs').Reply} reply
    * @param {string} [timing]
    */
-  #write(response, reply, timing) {
-    const head = ['content-type', 'application/json', 'content-length', String(reply.size)];
-    if (timing !== undefined) head.push('server-timing', timing);
-    if (reply.error !== undefined) head.push('x-cloudlet-error', reply.error);
-    if (this.retiredUntilMs !== 0) head.push('x-cloudlet-final', '1');
-    response.writeHead(reply.status, head);
-    response.end(reply.body);
-    if (!response.writableFinished && !response.destroyed) this.#awaitFlush(response);
+  #write(exchange, reply, timing) {
+    let head = 'content-type: application/json\r\n';
+    if (timing !== undefined) head += `server-timing: ${timing}\r\n`;
+    if (reply.error !== undefined) head += `x-cloudlet-error: ${reply.error}\r\n`;
+    if (this.retiredUntilMs !== 0) head += 'x-cloudlet-final: 1\r\n';
+    exchange.reply(reply.status, head, reply.body, reply.size);
+    if (!exchange.connection.flushed) this.#awaitFlush(exchange.connection.socket);
   }
 
   /** Not started: the edge may give the call to another instance. No body, or the edge would close the connection. */
   #refuse(call) {
-    const head = ['x-cloudlet-busy', '1', 'content-length', '0'];
-    if (this.retiredUntilMs !== 0) head.push('connection', 'close');
-    call.response.writeHead(503, head);
-    call.response.end();
+    if (this.retiredUntilMs !== 0) call.close = true;
+    call.reply(503, 'x-cloudlet-busy: 1\r\n', '', 0);
   }
 
-  #awaitFlush(response) {
-    this.unflushed.add(response);
-    response.once('close', () => {
-      this.unflushed.delete(response);
+  /** @param {import('node:stream').Duplex} socket */
+  #awaitFlush(socket) {
+    if (this.unflushed.has(socket)) return;
+    this.unflushed.add(socket);
+    const done = () => {
+      this.unflushed.delete(socket);
+      socket.off('drain', done);
+      socket.off('close', done);
       this.#checkEmpty();
-    });
+    };
+    socket.on('drain', done);
+    socket.on('close', done);
   }
+}
+
+/** @returns {unknown} the event; throws when the body is not JSON */
+function eventOf(call) {
+  if (call.size === 0) return {};
+  const bytes = call.body();
+  if (!isUtf8(bytes)) throw new SyntaxError('not UTF-8');
+  return JSON.parse(bytes.utf8Slice(0, bytes.length));
 }

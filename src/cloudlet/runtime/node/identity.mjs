@@ -20,8 +20,6 @@ const FIELDS = new Map(
 );
 
 const NOT_ASCII = /[^\x00-\x7f]/;
-const LETTER_X = 0x78;
-const LOWER_CASE = 0x20;
 const WHOLE_NUMBER = /^\d{1,9}$/;
 
 /** The variables that belong to one invocation. All others live as long as the instance. */
@@ -65,20 +63,18 @@ export class Caller {
 
 /**
  * Read the platform's headers. Never throws: see `problem`.
- * @param {string[]} rawHeaders names and values in turn, as Node delivers them
+ * @param {string[]} headers names in lower case and values in turn
  */
-export function callerOf(rawHeaders) {
+export function callerOf(headers) {
   const caller = new Caller();
   let seen = 0;
-  for (let index = 0; index < rawHeaders.length; index += 2) {
-    const header = rawHeaders[index];
-    if ((header.charCodeAt(0) | LOWER_CASE) !== LETTER_X) continue;
-    const name = header.toLowerCase();
+  for (let index = 0; index < headers.length; index += 2) {
+    const name = headers[index];
     const known = FIELDS.get(name);
     if (known === undefined) continue;
     if ((seen & known.bit) !== 0) caller.problem = `header ${name} is given twice`;
     seen |= known.bit;
-    const value = rawHeaders[index + 1];
+    const value = headers[index + 1];
     caller[known.field] = NOT_ASCII.test(value) ? Buffer.from(value, 'latin1').toString('utf8') : value;
   }
   if (caller.timeoutMs !== '' && !WHOLE_NUMBER.test(caller.timeoutMs)) {

@@ -1,7 +1,6 @@
 // A waiting cell plays a few calls to itself, so that the first real one finds the code paths loaded and compiled.
 // It happens in memory: no socket, no descriptor of the contract and no environment variable is touched.
 
-import { createServer } from 'node:http';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 
@@ -10,7 +9,6 @@ import { Calls } from './calls.mjs';
 import { contextFactory } from './context.mjs';
 import { ExclusiveScope } from './environment.mjs';
 import { evaluate } from './load.mjs';
-import { SERVER_OPTIONS } from './server.mjs';
 
 const CALLS = 3;
 const EXAMPLE = fileURLToPath(new URL('example.cjs', import.meta.url));
@@ -23,7 +21,6 @@ const REQUEST =
 export async function rehearse(output) {
   await import('node:cluster'); // What `listen` looks at first; it takes longer to load than a function does.
   await evaluate(EXAMPLE);
-  const server = createServer(SERVER_OPTIONS, (request, response) => calls.accept(request, response));
   const loaded = {
     main: async (event) => event,
     name: 'rehearsal',
@@ -36,7 +33,7 @@ export async function rehearse(output) {
   const calls = new Calls(loaded, new ExclusiveScope(), new NoActivity(), output);
   const client = new MemorySocket();
   const served = new MemorySocket(client);
-  server.emit('connection', served);
+  calls.accept(served);
   for (let count = 0; count < CALLS; count += 1) {
     const answered = new Promise((resolve) => client.once('data', resolve));
     client.write(REQUEST);
@@ -61,9 +58,5 @@ class MemorySocket extends Duplex {
   _write(chunk, _encoding, done) {
     this.peer?.push(chunk);
     done();
-  }
-
-  setTimeout() {
-    return this;
   }
 }

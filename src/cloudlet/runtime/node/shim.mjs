@@ -1,7 +1,7 @@
 // The process that runs one version of one Node.js function. The contract is ../contract.md; needs Node 20 or later
 // and nothing else.
 
-import { createServer } from 'node:http';
+import { createServer } from 'node:net';
 import { syncBuiltinESMExports } from 'node:module';
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -16,7 +16,6 @@ import { loadHandler } from './load.mjs';
 import { Output } from './output.mjs';
 import { rehearse } from './rehearsal.mjs';
 import { describeError } from './replies.mjs';
-import { SERVER_OPTIONS, setNoLimits } from './server.mjs';
 
 const LISTENER = 3;
 const EXIT_GRACE_MS = 2000;
@@ -106,8 +105,7 @@ function serve(order, main, loadMs) {
   const served = new Calls(loaded, scope, new ActivityPage(), output);
   served.onTimeout = () => leaveWith(() => exitHard(1));
   calls = served;
-  const server = createServer(SERVER_OPTIONS, (request, response) => served.accept(request, response));
-  setNoLimits(server);
+  const server = createServer((socket) => served.accept(socket));
   server.listen({ fd: LISTENER }, () => send({ event: 'loaded', load_ms: Math.round(loadMs * 1000) / 1000 }));
 }
 
