@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from cloudlet.dialects.errors import function_reply
 from cloudlet.gateway.activator import Activator
 from cloudlet.gateway.upstream import sendable
 from cloudlet.model.app import Environment
-from cloudlet.model.clock import SystemClock
+from cloudlet.model.clock import Clock, SystemClock
 from cloudlet.model.errors import FunctionLoadFailed
 from cloudlet.model.function import Alias, FunctionConfig, Runtime, ScaleRule, Version
 from cloudlet.model.ids import LATEST
@@ -45,6 +45,8 @@ from cloudlet.state.base import Snapshot
 
 HELLO = Version("default", "hello", "v1", 1, FunctionConfig(timeout_s=5.0), "/code", 0.0)
 LIMIT_S = 10.0
+KEEP_ALIVE_S = 3600
+"""Longer than any story: a connection that the server closes just now can break a call."""
 
 
 def with_config(**changes: object) -> Version:
@@ -202,6 +204,7 @@ class System:
     """Everything a test may look at."""
 
     node: StandInNode
+    edge: FakeEdge
     scheduler: Scheduler
     activator: Activator
     registry: CollectorRegistry
@@ -228,21 +231,35 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    versions: Sequence[Version] = (HELLO,), options: SchedulerOptions | None = None
+    versions: Sequence[Version] = (HELLO,),
+    options: SchedulerOptions | None = None,
+    clock: Clock | None = None,
+    make_node: Callable[[Path], StandInNode] | None = None,
+    edge: FakeEdge | None = None,
 ) -> AsyncIterator[System]:
-    """The activator on a real socket, served by uvicorn, in front of the real scheduler."""
+    """The activator on a real socket, served by uvicorn, in front of the real scheduler. On a virtual loop
+    `clock` must be a virtual one."""
+    clock = clock or SystemClock()
     registry = CollectorRegistry()
     with tempfile.TemporaryDirectory(prefix="act-") as name:
         directory = Path(name)
-        node = StandInNode(directory)
-        scheduler = Scheduler(node, FakeEdge(), SystemClock(), options or SchedulerOptions(pace_s=0.01))
+        node = (make_node or StandInNode)(directory)
+        edge = edge or FakeEdge()
+        scheduler = Scheduler(node, edge, clock, options or SchedulerOptions(pace_s=0.01))
         aliases = tuple(Alias(v.environment, v.function, LATEST, v.digest, 0.0) for v in versions)
         scheduler.apply(Snapshot(1, (Environment("default", 0.0),), tuple(versions), aliases))
-        activator = Activator(scheduler, SystemClock(), registry, function_reply)
+        activator = Activator(scheduler, clock, registry, function_reply)
         path = directory / "activator.sock"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
-        config = uvicorn.Config(activator, loop="none", lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            activator,
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -250,7 +267,7 @@ async def running_system(
             async with aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(path=str(path), limit=0)
             ) as client:
-                yield System(node, scheduler, activator, registry, path, client)
+                yield System(node, edge, scheduler, activator, registry, path, client)
         finally:
             await node.close()
             server.should_exit = True

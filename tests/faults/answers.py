@@ -58,6 +58,9 @@ SIGNED_CALL = (
 )
 """Dialect A, ``/admin``, which always answers 200."""
 
+CLOCK_SET = (Rule(200, "SIGN_PARAM_INVALID", "check the clock", Promise.NOT_STARTED),)
+"""Beside these when the platform's clock was set while a request with the time of before was on its way."""
+
 INSIDE = (*SIGNED_CALL, Rule(200, "CONNECTION", "", Promise.UNKNOWN))
 """What the function is told by its own calls: the connection to api may break under them."""
 
@@ -72,12 +75,12 @@ def of_function(answer: Answer) -> Promise:
     return _checked(FUNCTION_CALL, answer, body)
 
 
-def of_signed(answer: Answer) -> Promise:
+def of_signed(answer: Answer, clock_set: bool = False) -> Promise:
     """What the answer to a signed request promises. Raise NotAllowed."""
     body = _object(answer)
     if answer.status == 200 and "code" not in body:
         return Promise.DONE
-    return _checked(SIGNED_CALL, answer, body)
+    return _checked((*SIGNED_CALL, *CLOCK_SET) if clock_set else SIGNED_CALL, answer, body)
 
 
 def _checked(rules: tuple[Rule, ...], answer: Answer, body: dict[str, Any]) -> Promise:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -13,10 +14,14 @@ from typing import Any
 
 from cloudlet.cli.client import AdminClient
 from cloudlet.model.errors import PlatformError
+from cloudlet.model.function import VersionKey
+from cloudlet.model.ids import DEFAULT_ENVIRONMENT, LATEST
 from cloudlet.settings import Paths
+from cloudlet.state.sqlite import SqliteRecords
 from tests.acceptance.installation import Installation, descendants, identity
 from tests.acceptance.player import Player
 from tests.faults.answers import NotAllowed
+from tests.faults.belongings import Belongings, belongings, check_descriptors, left_cgroups, own_cgroups
 from tests.faults.traffic import Ledger, SignedClient, Traffic
 from tests.integration.up_support import until
 
@@ -25,19 +30,21 @@ PLATFORM = ("api", "control", "envoy")
 CELL = "cell"
 """Instances and the cells that wait to become one."""
 USERS = ("user-a", "user-b")
-DESCRIPTORS_SLACK = 16
-"""Kept connections come and go; what leaks, leaks once a round."""
 
 
 class Target:
     """One running installation with the project deployed."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, wall: Callable[[], float] = time.time) -> None:
+        """`wall` is the clock of the installation."""
+        self._wall = wall
         self.installation = installation
         self.paths = Paths(installation.data)
         self._ledgers: list[Ledger] = []
         self._admin = AdminClient(self.paths.admin_socket, "not running")
         self._seen: dict[int, tuple[str, str]] = {}
+        self._cgroups: set[Path] = set()
+        self._rest: Belongings | None = None
         self._connect()
         created = self._signed.send("database.addCollection", collectionName="notes")
         assert "code" not in created.body, created
@@ -46,13 +53,13 @@ class Target:
         installation = self.installation
         self._users = [Player(installation.url, installation.token(openid), openid) for openid in USERS]
         given = installation.json("env", "credentials", "default")
-        self._signed = SignedClient(installation.url, given["secretId"], given["secretKey"])
+        self._signed = SignedClient(installation.url, given["secretId"], given["secretKey"], self._wall)
 
     def kill_everything(self, traffic: Traffic) -> None:
         """SIGKILL to ``cloudlet up`` under the clients: everything else must go by itself. Then it is started
         again; its address is another, so the clients end."""
         traffic.edge_hit = True
-        family = descendants(self.installation.pid)
+        family = self._remember()
         self.installation.kill()
         until(lambda: all(identity(pid) != known for pid, known in family.items()), "everything has ended")
         traffic.stop()
@@ -117,7 +124,7 @@ class Target:
         """Send a signal to the named processes, all at once; of cells, to the youngest."""
         processes = self.processes()
         victims = [processes[name][-1] for name in names if processes[name]]
-        self._seen |= descendants(self.installation.pid)
+        self._remember()
         for pid in victims:
             send_signal(pid, number)
         return victims
@@ -147,16 +154,57 @@ class Target:
         """Instances that take calls, as the node reports them."""
         return [dict(each) for each in self._status()["running"] if each["state"] == "ready"]
 
+    def starting(self, function: str) -> int:
+        """Process id of the instance of `function` that is being loaded, 0 when there is none."""
+        found = [
+            each["pid"]
+            for each in self._status()["running"]
+            if (each["function"], each["state"]) == (function, "starting")
+        ]
+        return int(found[0]) if found else 0
+
+    def user(self) -> Player:
+        """One who is signed in."""
+        return self._users[0]
+
     def settle(self) -> None:
-        """Wait for the end of idle instances; then nothing may be left of what was hit."""
+        """Wait for the end of idle instances; then nothing may be left of what was hit, and the installation
+        holds what it held the first time."""
         until(self._at_rest, "idle instances have ended and the pools are full")
-        now = descendants(self.installation.pid)
+        now = self._remember()
         until(lambda: not self._orphans(now), f"orphans are gone: {self._orphans(now)}")
+        left = left_cgroups(self._cgroups, now)
+        until(lambda: not left_cgroups(left, now), f"cgroups are gone: {left}")
+        self._rest = self._rest or self._belongings()
+        until(lambda: self._belongings() == self._rest, f"only this is held: {self._rest}")
+
+    @contextmanager
+    def leaving_nothing(self, clients: int) -> Iterator[None]:
+        """Whatever is hit in the block under so many clients, nothing more is held after it than before."""
+        with self.traffic(clients):
+            pass  # their connections are kept, and those that their calls go on over
+        self.settle()
+        before = self.descriptors()
+        yield
+        self.settle()
+        check_descriptors(before, self.descriptors())
 
     def descriptors(self) -> dict[str, int]:
         """Open descriptors of the processes that live long."""
         pids = {"node": self.installation.pid} | {name: self.processes()[name][0] for name in PLATFORM}
         return {name: len([*Path(f"/proc/{pid}/fd").iterdir()]) for name, pid in pids.items()}
+
+    def _belongings(self) -> Belongings:
+        up = self.installation.pid
+        return belongings([up, *descendants(up)], self.paths.run)
+
+    def _remember(self) -> dict[int, tuple[str, str]]:
+        """The processes that are there now, and their cgroups: of each something may be left later."""
+        family = descendants(self.installation.pid)
+        self._seen |= family
+        for pid in family:
+            self._cgroups |= own_cgroups(pid)
+        return family
 
     def _orphans(self, now: dict[int, tuple[str, str]]) -> list[str]:
         """Processes that were ours, live on, and are nobody's child any more."""
@@ -194,20 +242,39 @@ def send_signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def under_fire(data: Path) -> Iterator[Target]:
-    """A running installation with the project deployed; at the end it stops and leaves nothing behind."""
+def under_fire(data: Path, wall: Callable[[], float] = time.time, functions: int = 0) -> Iterator[Target]:
+    """A running installation with the project deployed; at the end it stops and leaves nothing behind. So
+    many more `functions` are registered, which nobody calls."""
     installation = Installation(data)
     target: Target | None = None
     try:
         installation.start()
         installation.deploy(PROJECT)
-        target = Target(installation)
+        if functions:
+            assert installation.stop() == []
+            asyncio.run(_register(Paths(data).control_db, functions))
+            installation.start()
+        target = Target(installation, wall)
         yield target
     finally:
         if target is not None:
             target.close()
         left = installation.stop()
     assert left == []
+
+
+async def _register(control_db: Path, functions: int) -> None:
+    """Copies of one that was deployed, written as a deploy does."""
+    records = SqliteRecords(control_db)
+    try:
+        found = records.find_function(DEFAULT_ENVIRONMENT, "echo")
+        assert found is not None
+        for number in range(functions):
+            key = VersionKey(DEFAULT_ENVIRONMENT, f"copy-{number:04}", found.digest)
+            await records.add_version(key, found.config, found.code_dir, time.time())
+            await records.point_alias(key, LATEST, time.time())
+    finally:
+        records.close()
 
 
 def _name(pid: int) -> str:

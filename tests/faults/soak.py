@@ -1,8 +1,8 @@
 """``make soak``: kill and stop processes of a busy installation, round after round.
 
-``SEED=7 ROUNDS=200 MINUTES=30 python -m tests.faults.soak``: the seed decides what is hit in which round, and
-is printed. After each round every answer must have been on the list and every promise kept; now and then
-nothing may be left of what was hit. Exit code 0 when all rounds held.
+``SEED=7 ROUNDS=200 MINUTES=30 FUNCTIONS=1000 python -m tests.faults.soak``: the seed decides what is hit in
+which round, and is printed. After each round every answer must have been on the list and every promise kept;
+now and then nothing may be left of what was hit. Exit code 0 when all rounds held.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path
 from statistics import quantiles
 
 from tests.acceptance.installation import InstallationFailed
-from tests.faults.rig import CELL, DESCRIPTORS_SLACK, Target, under_fire
+from tests.faults.belongings import check_descriptors
+from tests.faults.rig import CELL, Target, under_fire
 
-ROUNDS, MINUTES, CLIENTS = 200, 30.0, 32
+ROUNDS, MINUTES, FUNCTIONS, CLIENTS = 200, 30.0, 1000, 64
 SETTLE_EVERY = 20
 KINDS = ("api", "control", "envoy", CELL)
 NODE = "node"
@@ -99,15 +100,6 @@ def strike(target: Target, blow: Blow) -> float:
         return target.recover(traffic, victims)
 
 
-def check_descriptors(before: Mapping[str, int], now: Mapping[str, int]) -> None:
-    """Raise AssertionError when a process that lives long holds many more descriptors than before."""
-    grown = {
-        name: (before[name], count) for name, count in now.items() if count > before[name] + DESCRIPTORS_SLACK
-    }
-    if grown:
-        raise AssertionError(f"open descriptors, before and now: {grown}")
-
-
 def summary(done: list[Round], target: Target) -> str:
     """What happened, in a few lines."""
     times = sorted(each.recovered_s for each in done)
@@ -123,10 +115,11 @@ def main() -> int:
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1_000_000))
     rounds = int(os.environ.get("ROUNDS") or ROUNDS)
     minutes = float(os.environ.get("MINUTES") or MINUTES)
-    print(f"soak: SEED={seed} ROUNDS={rounds} MINUTES={minutes:g}", flush=True)
+    functions = int(os.environ.get("FUNCTIONS") or FUNCTIONS)
+    print(f"soak: SEED={seed} ROUNDS={rounds} MINUTES={minutes:g} FUNCTIONS={functions}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="cloudlet-soak-"))
     try:
-        with under_fire(directory / "data") as target:
+        with under_fire(directory / "data", functions=functions) as target:
             done = play(target, blows(seed), rounds, minutes * 60, _tell)
             print(summary(done, target))
     except (AssertionError, InstallationFailed) as exc:

@@ -15,7 +15,7 @@ from tests.faults.answers import Promise
 from tests.faults.rig import Target, under_fire
 
 pytestmark = pytest.mark.xdist_group("faults")
-CLIENTS = 16
+CLIENTS = 64
 DISK_MB = 48
 
 

@@ -12,14 +12,13 @@ from tests.faults.rig import CELL, Target, send_signal, under_fire
 from tests.integration.up_support import until
 
 pytestmark = pytest.mark.xdist_group("faults")
-CLIENTS = 16
+CLIENTS = 64
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with under_fire(tmp_path_factory.mktemp("hangs") / "data") as target:
+    with under_fire(tmp_path_factory.mktemp("hangs") / "data") as target, target.leaving_nothing(CLIENTS):
         yield target
-        target.settle()
 
 
 @pytest.mark.parametrize("name", ["api", "control", "envoy", CELL])
@@ -45,3 +44,19 @@ def test_the_node_itself_may_be_stopped_for_a_while(target: Target) -> None:
         target.served(traffic)
         assert identity(pid) is not None
         assert {name: pids for name, pids in target.processes().items() if name != CELL} == before
+
+
+def test_functions_go_on_and_documents_wait_while_api_is_away(target: Target) -> None:
+    """The node is stopped first, so that api stays away until it is continued."""
+    with target.traffic(CLIENTS) as traffic:
+        counts = traffic.ledger.counts
+        pid = target.installation.pid
+        send_signal(pid, signal.SIGSTOP)
+        try:
+            victims = target.hit(signal.SIGKILL, "api")
+            until(lambda: all(identity(victim) is None for victim in victims), "api has ended")
+            calls = counts["call done"]
+            target.wait(traffic, lambda: counts["call done"] > calls + CLIENTS, "functions answer")
+        finally:
+            send_signal(pid, signal.SIGCONT)
+        target.recover(traffic, victims)

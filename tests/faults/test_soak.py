@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.belongings import check_descriptors
 from tests.faults.rig import under_fire
-from tests.faults.soak import Blow, blows, check_descriptors, play, summary
+from tests.faults.soak import Blow, blows, play, summary
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -64,7 +64,11 @@ class Ledger:
 class SignedClient:
     """A server-side SDK outside, as far as the platform can see one: signed requests to ``/admin``."""
 
-    def __init__(self, url: str, secret_id: str, secret_key: str) -> None:
+    def __init__(
+        self, url: str, secret_id: str, secret_key: str, wall: Callable[[], float] = time.time
+    ) -> None:
+        """`wall` is the clock that requests are signed with."""
+        self._wall = wall
         self._player = Player(url)
         self._host = urlsplit(url).netloc
         self._secret_id = secret_id
@@ -79,7 +83,7 @@ class SignedClient:
         return self._player.post("/admin?env=default", body, self._headers(body))
 
     def _headers(self, body: bytes) -> dict[str, str]:
-        now = int(time.time())
+        now = int(self._wall())
         day = time.strftime("%Y-%m-%d", time.gmtime(now))
         headers = {"content-type": "application/json", "host": self._host}
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -125,11 +129,11 @@ class SignedClient:
 
 class Traffic:
     """`start` … `stop`. `edge_hit` says that the edge itself is being killed: only then may connections
-    break."""
+    break. `clock_set` says that the platform's clock is being set: only then may signatures be refused."""
 
     def __init__(self, users: list[Player], signed: SignedClient, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.edge_hit = False
+        self.edge_hit = self.clock_set = False
         self._users = users
         self._signed = signed
         self._stop = threading.Event()
@@ -202,14 +206,15 @@ class Traffic:
 
     def _write_signed(self, document: str, number: int) -> Promise:
         data: list[Any] = [json.dumps({"_id": document})]
-        return of_signed(self._signed.send("database.insertDocument", collectionName="notes", data=data))
+        answer = self._signed.send("database.insertDocument", collectionName="notes", data=data)
+        return of_signed(answer, self.clock_set)
 
     def _read(self, _document: str, _number: int) -> Promise:
         """What was acknowledged last is there at once, also right after a restart."""
         written = self.ledger.latest
         query = json.dumps({"_id": written})
         answer = self._signed.send("database.getDocument", collectionName="notes", query=query)
-        promise = of_signed(answer)
+        promise = of_signed(answer, self.clock_set)
         if promise is Promise.DONE and written and not answer.body["data"]["list"]:
             raise NotAllowed(f"acknowledged and not found: {written}")
         return promise

@@ -194,12 +194,17 @@ def test_following_goes_on_while_api_is_killed_and_says_nothing_twice(
 @contextmanager
 def _following(installation: Installation, function: str) -> Iterator[list[str]]:
     """``cloudlet fn logs -f``: the texts it prints."""
-    process = subprocess.Popen(
-        [cloudlet(), "fn", "logs", function, "-f", "--json", "--data", installation.data],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    # Tests that run in the background ignore SIGINT, and what they start would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [cloudlet(), "fn", "logs", function, "-f", "--json", "--data", installation.data],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     lines: list[str] = []
     out = process.stdout

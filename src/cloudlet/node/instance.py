@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from signal import SIGKILL
 
 import msgspec
 import structlog
@@ -201,9 +202,18 @@ class Instance:
                 raise self._load_failed(load_error_text(event.error))
         exit_ = await self._cell.wait()
         if self._condemned is not None and self._condemned[0] is EndReason.STOPPED:
-            raise Unavailable("the instance was stopped while it was started")
+            raise Unavailable("the instance was stopped while it was started; nothing was started, try again")
+        if self._hit_from_outside(exit_):
+            raise Unavailable("the instance was killed while it was started; nothing was started, try again")
         reason = self._condemned[1] if self._condemned else str(exit_)
         raise self._load_failed(f"the process ended while the function was loaded: it {reason}")
+
+    def _hit_from_outside(self, exit_: CellExit) -> bool:
+        """Whether somebody has stopped or killed the process: that is not the function's fault, and another
+        instance will do better. What the node itself decides has been noted before."""
+        if self.watched is not None and self.watched.was_stopped:
+            return True
+        return self._condemned is None and exit_.signal == SIGKILL
 
     async def _hear(self) -> CellEvent | None:
         """The next word of the contract, None at the end of the channel. Function code can write to the

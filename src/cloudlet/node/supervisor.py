@@ -10,8 +10,9 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,9 @@ from .logs import RotatingFile
 HEALTHY_S = 2.0
 """A process that ran this long starts its back-off anew when it ends."""
 BACK_OFF_FIRST_S = 0.25
-BACK_OFF_S_MAX = 10.0
+BACK_OFF_S_MAX = 2.0
+"""Others wait for what these processes do, so one that ends again and again is tried as often as a small
+machine can bear."""
 PROBE_PERIOD_S = 0.02
 ALIVE_PERIOD_S = 0.4
 """How often a running process is looked at."""
@@ -177,6 +180,7 @@ class Supervisor:
         managed.ready = False
         if child is not None and child.running:
             child.signal(managed.spec.stop_signal)
+            child.signal(signal.SIGCONT)  # one that somebody stopped would not hear it
             try:
                 async with asyncio.timeout(managed.spec.grace_s):
                     await child.wait()
@@ -215,7 +219,7 @@ class _Managed:
             raise
         finally:
             os.close(write)
-        self._pipe = read
+        self._pipe, self._tail = read, b""
         asyncio.get_running_loop().add_reader(read, self._read)
 
     def status(self) -> ProcessStatus:
@@ -292,23 +296,38 @@ async def _answers(probe: Callable[[], Awaitable[bool]]) -> bool:
 
 
 async def _ready(managed: _Managed, probe: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until the process is ready. Raise what `start` raises."""
-    spec = managed.spec
-    reason = ""
+    """Ask until the process is ready; one that hangs meanwhile is killed. Raise what `start` raises."""
+    spec, child = managed.spec, managed.child
+    if child is None:
+        raise Unavailable(f"{spec.name} was stopped while it was started")
+    refusals: deque[str] = deque(maxlen=1)
+    asked = asyncio.create_task(_says_yes(probe, refusals))
+    # It cannot answer yet, but it can have been stopped.
+    end = asyncio.create_task(_ended(replace(spec, alive_probe=None), child))
     try:
-        async with asyncio.timeout(spec.ready_timeout_s):
-            while managed.child is not None and managed.child.running:
-                try:
-                    if await probe():
-                        return
-                except Exception as exc:
-                    reason = f"{exc!r} "  # a probe may fail in any way while there is nobody to ask
-                await asyncio.sleep(PROBE_PERIOD_S)
-    except TimeoutError:
-        raise Unavailable(
-            f"{spec.name} was not ready within {spec.ready_timeout_s:g} s: {reason}{managed.last_words()}"
-        ) from None
-    raise _failure(spec.name, managed.last_words())
+        await asyncio.wait((asked, end), timeout=spec.ready_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if asked.done():
+            return
+        if end.done():
+            raise _failure(spec.name, managed.last_words())
+        child.signal_group(signal.SIGKILL)
+        words = " ".join((*refusals, managed.last_words()))
+        raise Unavailable(f"{spec.name} was not ready within {spec.ready_timeout_s:g} s: {words}")
+    finally:
+        asked.cancel()
+        end.cancel()
+        await asyncio.wait((asked, end))
+
+
+async def _says_yes(probe: Callable[[], Awaitable[bool]], refusals: deque[str]) -> None:
+    """Return once the probe does; `refusals` gets why it could not."""
+    while True:
+        try:
+            if await probe():
+                return
+        except Exception as exc:
+            refusals.append(repr(exc))  # a probe may fail in any way while there is nobody to ask
+        await asyncio.sleep(PROBE_PERIOD_S)
 
 
 def _failure(name: str, last_words: str) -> PlatformError:

@@ -116,10 +116,15 @@ def _edge_used(signals: Signals, concurrency: int) -> int:
     if rate <= 0:
         return min(signals.serving, in_flight)
     useful = max(1, in_flight, math.ceil(rate * p95_s / concurrency))
-    call_s = (p95_s if signals.duration_s is None else signals.duration_s) + CALL_OVERHEAD_S
-    used = math.ceil(rate * call_s / (concurrency * UTILISATION))
+    if signals.duration_s is None:
+        # Just forgotten, because it no longer holds. The 95th percentile is no mean: of a function that is
+        # slow now and then it would make ten times as many.
+        used = signals.serving
+    else:
+        used = math.ceil(rate * (signals.duration_s + CALL_OVERHEAD_S) / (concurrency * UTILISATION))
     if signals.edge_refused_share > REFUSED_SHARE_GROW and signals.cpu_busy < CPU_FULL:
-        used = max(used, signals.serving + max(1, signals.serving // 4))
+        # One step for one reading: it is looked at many times before there is a new one.
+        used = max(used, signals.edge_serving + max(1, signals.edge_serving // 4))
     return min(useful, used)
 
 

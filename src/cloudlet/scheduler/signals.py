@@ -61,6 +61,8 @@ class Signals:
     edge_calls_per_s: float = 0.0
     edge_p95_s: float | None = None
     edge_refused_share: float = 0.0
+    edge_serving: int = 0
+    """Instances that served when these figures were new: they say nothing about those that came since."""
     cpu_busy: float = 0.0
     """Share of the processors in use lately, by everybody."""
 
@@ -98,6 +100,7 @@ class Meter:
         self._edge_at = -math.inf
         self._edge_calls = 0
         self._edge_rate = 0.0
+        self._edge_serving: int | None = None
         self._recent: deque[tuple[float | None, float]] = deque(maxlen=EDGE_INTERVALS)
         """(p95, refused share) of the last intervals."""
 
@@ -120,7 +123,7 @@ class Meter:
     def edge(self, traffic: EdgeTraffic, now: float) -> None:
         """The edge's counters, read at `now`. Counters that went down belong to a new edge process."""
         before, elapsed = self._edge, now - self._edge_at
-        self._edge, self._edge_at = traffic, now
+        self._edge, self._edge_at, self._edge_serving = traffic, now, None
         if before is None or traffic.calls_total < before.calls_total or elapsed <= 0:
             self._edge_calls, self._edge_rate = 0, 0.0
             self._recent.clear()
@@ -133,7 +136,7 @@ class Meter:
 
     def forget_edge(self) -> None:
         """The version is no longer early-bound; its next cluster counts from zero."""
-        self._edge, self._edge_at = None, -math.inf
+        self._edge, self._edge_at, self._edge_serving = None, -math.inf, None
         self._edge_calls, self._edge_rate = 0, 0.0
         self._recent.clear()
 
@@ -156,6 +159,9 @@ class Meter:
         cpu_busy: float,
         now: float,
     ) -> Signals:
+        """The first look after a reading of the edge decides what it says about."""
+        if self._edge_serving is None:
+            self._edge_serving = serving
         fresh = now - self._edge_at <= EDGE_STALE_S
         edge = self._edge if fresh else None
         return Signals(
@@ -175,6 +181,7 @@ class Meter:
             edge_active=edge.active if edge else 0,
             edge_calls_per_s=self._edge_rate if edge else 0.0,
             edge_p95_s=edge.p95_s if edge else None,
+            edge_serving=self._edge_serving,
             edge_refused_share=self._recent[-1][1] if edge and self._recent else 0.0,
             cpu_busy=cpu_busy,
         )

@@ -146,6 +146,33 @@ async def test_a_process_that_ends_while_it_loads_is_a_failed_load(it: Scene) ->
         await starting
 
 
+async def test_a_process_that_somebody_kills_or_stops_while_it_loads_is_not_the_functions_fault(
+    it: Scene,
+) -> None:
+    it.failure = Failure.NEVER_READY
+    starting = asyncio.create_task(it.instances.start(it.request("a1")))
+    await it.until(lambda: bool(it.driver.cells) and bool(it.cell.received))
+    it.cell.ends(CellExit(-1, signal.SIGKILL))
+    with pytest.raises(Unavailable, match="nothing was started"):
+        await starting
+    starting = asyncio.create_task(it.instances.start(it.request("a2")))
+    await it.until(lambda: len(it.driver.cells) > 1 and bool(it.cell.received))
+    (watched,) = it.instances.watched()
+    watched.was_stopped = True
+    watched.kill(EndReason.EXITED, "was stopped by a signal and not continued")
+    with pytest.raises(Unavailable, match="nothing was started"):
+        await starting
+
+
+async def test_memory_that_runs_out_while_it_loads_is_the_functions_fault(it: Scene) -> None:
+    it.failure = Failure.NEVER_READY
+    starting = asyncio.create_task(it.instances.start(it.request()))
+    await it.until(lambda: bool(it.driver.cells) and bool(it.cell.received))
+    next(iter(it.instances.watched())).kill(EndReason.OUT_OF_MEMORY, "used 300 MB of memory")
+    with pytest.raises(FunctionLoadFailed, match="300 MB"):
+        await starting
+
+
 async def test_an_end_is_told_once_with_its_reason(it: Scene) -> None:
     async with aclosing(it.instances.events()) as events:  # type: ignore[type-var]  # an async generator
         await anext(events)

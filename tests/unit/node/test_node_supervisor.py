@@ -173,6 +173,37 @@ async def test_a_process_that_ends_or_hangs_at_its_start_is_not_kept(supervisor:
     assert supervisor.status() == ()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_process_that_is_stopped_while_it_is_restarted_is_killed_and_tried_again(
+    supervisor: Supervisor,
+) -> None:
+    """Nobody waits until its time to become ready is over, and not for an orderly end, either."""
+    ready = True
+
+    async def probe() -> bool:
+        return ready
+
+    await supervisor.start(spec(ready_probe=probe, ready_timeout_s=3600.0, grace_s=3600.0))
+    first = supervisor.status()[0].pid
+    ready = False
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: supervisor.status()[0].pid not in (0, first))
+    second = supervisor.status()[0].pid
+    os.kill(second, signal.SIGSTOP)
+    await until(lambda: supervisor.status()[0].pid not in (0, first, second))
+    ready = True
+    await until_restarted(supervisor, second)
+    assert not alive(second)
+
+
+async def test_a_stopped_process_hears_that_it_should_end(supervisor: Supervisor) -> None:
+    await supervisor.start(spec(grace_s=3600.0))
+    os.kill(supervisor.status()[0].pid, signal.SIGSTOP)
+    async with asyncio.timeout(20):
+        await supervisor.stop()
+    assert supervisor.status() == ()
+
+
 async def test_a_process_that_names_the_error_that_ended_it_is_believed(supervisor: Supervisor) -> None:
     line = '{"event": "process_failed", "code": "invalid_request", "message": "upgrade first"}'
     dying = python(f"import sys; print('words', flush=True); print({line!r}, file=sys.stderr); sys.exit(1)")

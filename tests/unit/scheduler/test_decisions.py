@@ -21,7 +21,8 @@ from cloudlet.state.base import Snapshot
 
 RULE = ScaleRule(keep_alive_s=10.0)
 SHORT = Signals(duration_s=0.002, start_s=0.05)
-EARLY = Signals(early=True, edge_fresh=True, serving=4)
+EARLY = Signals(early=True, edge_fresh=True, serving=4, edge_serving=4)
+REFUSED = replace(EARLY, edge_calls_per_s=100, edge_refused_share=0.02, serving=12, edge_serving=12)
 LONG = Signals(duration_s=0.5, start_s=0.05)
 
 
@@ -60,8 +61,10 @@ LONG = Signals(duration_s=0.5, start_s=0.05)
         (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.0003), 1, 4),
         (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.005), 1, 33),
         (replace(EARLY, edge_active=64, edge_calls_per_s=100, edge_refused_share=0.02), 1, 5),
-        (replace(EARLY, edge_active=64, edge_calls_per_s=100, edge_refused_share=0.02, serving=12), 1, 15),
-        (replace(EARLY, edge_active=6, edge_calls_per_s=100, edge_refused_share=0.02, serving=12), 1, 6),
+        (replace(REFUSED, edge_active=64), 1, 15),
+        (replace(REFUSED, edge_active=64, serving=15), 1, 15),  # one step for one reading
+        (replace(REFUSED, edge_active=6), 1, 6),
+        (replace(EARLY, edge_active=8, edge_calls_per_s=140, edge_p95_s=0.5), 1, 4),  # nobody knows the mean
     ],
 )
 def test_what_is_needed_now(signals: Signals, concurrency: int, need: int) -> None:
@@ -254,33 +257,11 @@ def test_the_meter_measures_rates_and_shares() -> None:
     meter = Meter()
     for tick in range(100):
         meter.arrived(10.0 + tick * 0.01)
-    signals = meter.signals(
-        running=0,
-        oldest_s=0.0,
-        running_peak=0,
-        waiting=0,
-        serving=0,
-        refusing=0,
-        starting=0,
-        early=False,
-        cpu_busy=0.0,
-        now=11.0,
-    )
+    signals = seen(meter, serving=0, early=False, now=11.0)
     assert 50 < signals.arrivals_per_s < 100
     meter.edge(EdgeTraffic(1000, 2, 10, 0.004), 20.0)
     meter.edge(EdgeTraffic(1200, 3, 60, 0.005), 22.0)
-    signals = meter.signals(
-        running=0,
-        running_peak=0,
-        oldest_s=0.0,
-        waiting=0,
-        serving=1,
-        refusing=0,
-        starting=0,
-        early=True,
-        cpu_busy=0.0,
-        now=23.0,
-    )
+    signals = seen(meter, serving=1, early=True, now=23.0)
     assert (signals.edge_calls_per_s, signals.edge_active, signals.edge_p95_s) == (100.0, 3, 0.005)
     assert signals.edge_refused_share == 0.25
     assert (meter.binding().refused_share, meter.binding().edge_p95_s) == (0.0, None)  # not yet for long
@@ -291,6 +272,31 @@ def test_the_meter_measures_rates_and_shares() -> None:
     assert meter.binding().edge_p95_s == 0.040
     meter.edge(EdgeTraffic(5, 0, 0, None), 26.0)  # a new edge process counts from zero
     assert meter.binding().edge_calls == 0
+
+
+def test_a_reading_of_the_edge_is_about_the_instances_of_its_time() -> None:
+    meter = Meter()
+    meter.edge(EdgeTraffic(100, 0, 0), 20.0)
+    assert seen(meter, serving=4, early=True, now=20.1).edge_serving == 4
+    assert seen(meter, serving=5, early=True, now=20.2).edge_serving == 4
+    meter.edge(EdgeTraffic(200, 0, 0), 21.0)
+    assert seen(meter, serving=5, early=True, now=21.1).edge_serving == 5
+
+
+def seen(meter: Meter, serving: int, early: bool, now: float) -> Signals:
+    """At a moment in which nothing runs or waits."""
+    return meter.signals(
+        running=0,
+        running_peak=0,
+        oldest_s=0.0,
+        waiting=0,
+        serving=serving,
+        refusing=0,
+        starting=0,
+        early=early,
+        cpu_busy=0.0,
+        now=now,
+    )
 
 
 def test_percentile_is_the_nearest_rank() -> None:
