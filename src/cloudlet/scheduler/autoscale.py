@@ -42,8 +42,12 @@ CPU_FULL = 0.9
 """Share of the processors in use from which on more instances take from those that run."""
 UTILISATION = 0.8
 """An instance is taken to be in use for this share of the time; the rest is room for chance."""
-CALL_OVERHEAD_S = 0.0002
+CALL_OVERHEAD_S = 0.00005
 """What an instance needs for a call beside the handler: reading, parsing, writing."""
+MEASURED_MIN = 10
+"""Fewer calls than these tell no mean duration."""
+SPREAD_KEPT_S = 10.0
+"""The edge keeps the most instances of so many seconds: taking one away and giving it back is work."""
 UNUSUAL = 4
 """A running call is out of the ordinary once it has run this many times as long as calls do now."""
 
@@ -56,13 +60,19 @@ class ScaleState:
     """(time, use), uses falling: the sliding maximum. At most one entry per count."""
     burst_until: float = 0.0
     count: int = 0
+    spreads: tuple[tuple[float, int], ...] = ()
+    """The same for the instances that the edge used."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleDecision:
+    """``spread`` of the ``count`` instances are for the edge to call by itself, the others stand by for the
+    calls that those refuse. Few busy instances serve more calls than many that are woken for each one."""
+
     count: int
     burst: bool
     state: ScaleState
+    spread: int
 
 
 def desired_count(
@@ -77,11 +87,10 @@ def desired_count(
     burst = now < burst_until
     wanted = max(need, held, state.count if burst else 0)
     count = min(max(wanted, rule.instances_min), max(rule.instances_max, rule.instances_min))
-    return ScaleDecision(
-        count,
-        burst,
-        ScaleState(_remember(state.peaks, used_now(signals, concurrency), rule, now), burst_until, count),
-    )
+    peaks = _remember(state.peaks, used_now(signals, concurrency), rule.keep_alive_s, now)
+    spreads = _remember(state.spreads, spread_now(signals, concurrency), SPREAD_KEPT_S, now)
+    spread = max((most for _, most in spreads), default=1)
+    return ScaleDecision(count, burst, ScaleState(peaks, burst_until, count, spreads), spread)
 
 
 def remembered(count: int, now: float) -> ScaleState:
@@ -116,16 +125,39 @@ def _edge_used(signals: Signals, concurrency: int) -> int:
     if rate <= 0:
         return min(signals.serving, in_flight)
     useful = max(1, in_flight, math.ceil(rate * p95_s / concurrency))
-    if signals.duration_s is None:
-        # Just forgotten, because it no longer holds. The 95th percentile is no mean: of a function that is
-        # slow now and then it would make ten times as many.
-        used = signals.serving
-    else:
-        used = math.ceil(rate * (signals.duration_s + CALL_OVERHEAD_S) / (concurrency * UTILISATION))
-    if signals.edge_refused_share > REFUSED_SHARE_GROW and signals.cpu_busy < CPU_FULL:
+    occupied = _occupied(signals, concurrency)
+    # With the duration just forgotten, because it no longer holds: what there is.
+    used = signals.serving if occupied is None else occupied
+    # With instances that stand by the edge gets one of these first.
+    if _refuses(signals) and signals.edge_published >= signals.edge_serving and signals.cpu_busy < CPU_FULL:
         # One step for one reading: it is looked at many times before there is a new one.
         used = max(used, signals.edge_serving + max(1, signals.edge_serving // 4))
     return min(useful, used)
+
+
+def spread_now(signals: Signals, concurrency: int) -> int:
+    """Instances that the edge should call by itself."""
+    if not signals.edge_fresh:
+        return max(1, signals.serving)
+    occupied = _occupied(signals, concurrency)
+    used = signals.edge_published if occupied is None else occupied
+    if _refuses(signals):
+        used = max(used, signals.edge_published + max(1, signals.edge_published // 2))
+    return max(1, used)
+
+
+def _occupied(signals: Signals, concurrency: int) -> int | None:
+    """Instances that the edge's rate of calls fills; None while nobody knows how long a call takes. Neither
+    the 95th percentile nor the first few calls are a mean: of a function that is slow now and then they would
+    make ten times as many."""
+    if signals.duration_s is None or signals.measured < MEASURED_MIN:
+        return None
+    call_s = signals.duration_s + CALL_OVERHEAD_S
+    return math.ceil(signals.edge_calls_per_s * call_s / (concurrency * UTILISATION))
+
+
+def _refuses(signals: Signals) -> bool:
+    return signals.edge_refused_share > REFUSED_SHARE_GROW
 
 
 def _waiting_need(signals: Signals, concurrency: int) -> int:
@@ -154,7 +186,7 @@ def _waiting_need(signals: Signals, concurrency: int) -> int:
 
 
 def _remember(
-    peaks: tuple[tuple[float, int], ...], used: int, rule: ScaleRule, now: float
+    peaks: tuple[tuple[float, int], ...], used: int, kept_s: float, now: float
 ) -> tuple[tuple[float, int], ...]:
-    kept = tuple((at, count) for at, count in peaks if now - at < rule.keep_alive_s and count > used)
+    kept = tuple((at, count) for at, count in peaks if now - at < kept_s and count > used)
     return (*kept, (now, used)) if used > 0 else kept

@@ -44,6 +44,8 @@ class Phase(StrEnum):
 
 SERVING = frozenset({Phase.READY, Phase.PUBLISHING, Phase.PUBLISHED, Phase.WITHDRAWING})
 """Phases in which calls are leased to the instance."""
+AT_THE_EDGE = frozenset({Phase.PUBLISHING, Phase.PUBLISHED})
+"""Phases in which the edge sends calls to the instance by itself, or is about to."""
 LEAVING = frozenset({Phase.QUIESCING, Phase.UNPUBLISHING, Phase.DRAINING, Phase.STOPPING})
 
 

@@ -27,7 +27,7 @@ from .catalog import EMPTY, Catalog
 from .endpoints import EdgeSync, EndpointPublisher
 from .fleet import Fleet, FleetHooks
 from .leases import Lease, Leases
-from .lifecycle import SERVING, Event, Instance, Phase
+from .lifecycle import AT_THE_EDGE, SERVING, Event, Instance, Phase
 from .node_watch import NodeWatch
 from .plan import InstanceView, Limits, Plan, VersionView, make_plan
 from .queue import Ticket
@@ -266,6 +266,7 @@ class Scheduler:
         counts = self._leases.counts(record.key)
         serving = sum(1 for one in instances if one.phase in SERVING)
         starting = sum(1 for one in instances if one.phase is Phase.STARTING)
+        published = sum(1 for one in instances if one.phase in AT_THE_EDGE)
         early = self._edge.bound(record.key)
         if not early:
             record.meter.forget_edge()
@@ -275,6 +276,7 @@ class Scheduler:
             oldest_s=now - counts.running_since if counts.running else 0.0,
             waiting=counts.waiting,
             serving=serving,
+            published=published,
             refusing=counts.refusing,
             starting=starting,
             early=early,
@@ -293,6 +295,7 @@ class Scheduler:
             live=record.live,
             held=now < record.hold_until,
             early=record.binding.early,
+            spread=decision.spread,
             rule=rule,
             waiting=counts.waiting,
             waiting_since=counts.waiting_since,

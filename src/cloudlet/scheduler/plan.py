@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from cloudlet.model.function import ScaleRule, VersionKey
 
-from .lifecycle import LEAVING, SERVING, Phase
+from .lifecycle import AT_THE_EDGE, LEAVING, SERVING, Phase
 
 EVICT_IDLE_S = 2.0
 """A version that has an instance already gets another one's place only after that was idle for so long."""
@@ -40,6 +40,8 @@ class VersionView:
     held: bool = False
     """Prepared for an alias that is about to move: one instance is kept although nothing needs it yet."""
     early: bool = False
+    spread: int = 1
+    """How many of the instances the edge should call by itself, if the version is early-bound."""
     rule: ScaleRule = field(default_factory=ScaleRule)
     waiting: int = 0
     waiting_since: float = 0.0
@@ -179,14 +181,14 @@ def _bindings(versions: tuple[VersionView, ...], leave: set[str]) -> tuple[list[
     publish: list[str] = []
     withdraw: list[str] = []
     for view in versions:
-        early = view.early and view.live
-        for one in view.instances:
-            if one.instance_id in leave:
-                continue
-            if early and one.phase is Phase.READY and not one.broken:
-                publish.append(one.instance_id)
-            elif not early and one.phase in (Phase.PUBLISHING, Phase.PUBLISHED):
-                withdraw.append(one.instance_id)
+        staying = [one for one in view.instances if one.instance_id not in leave]
+        exposed = [one.instance_id for one in staying if one.phase in AT_THE_EDGE]
+        standing_by = [one for one in staying if one.phase is Phase.READY and not one.broken]
+        spread = view.spread if view.early and view.live else 0
+        # Those that were idle longest are left to go to sleep.
+        standing_by.sort(key=_idlest_first, reverse=True)
+        publish += [one.instance_id for one in standing_by[: max(0, spread - len(exposed))]]
+        withdraw += exposed[spread:]
     return publish, withdraw
 
 

@@ -46,6 +46,8 @@ class Signals:
     arrivals_per_s: float = 0.0
     duration_s: float | None = None
     """Mean duration of a late-bound call; None before the first one ended."""
+    measured: int = 0
+    """How many calls that is the mean of (at most CALLS_KEPT)."""
     elapsed_s: float | None = None
     """The same lately on the activator's clock, which counts the time when it was busy with others."""
     oldest_s: float = 0.0
@@ -63,6 +65,8 @@ class Signals:
     edge_refused_share: float = 0.0
     edge_serving: int = 0
     """Instances that served when these figures were new: they say nothing about those that came since."""
+    edge_published: int = 0
+    """Of these, how many the edge called by itself."""
     cpu_busy: float = 0.0
     """Share of the processors in use lately, by everybody."""
 
@@ -100,7 +104,8 @@ class Meter:
         self._edge_at = -math.inf
         self._edge_calls = 0
         self._edge_rate = 0.0
-        self._edge_serving: int | None = None
+        self._edge_instances: tuple[int, int] | None = None
+        """How many served, and how many of these the edge called, when its figures were new."""
         self._recent: deque[tuple[float | None, float]] = deque(maxlen=EDGE_INTERVALS)
         """(p95, refused share) of the last intervals."""
 
@@ -123,7 +128,7 @@ class Meter:
     def edge(self, traffic: EdgeTraffic, now: float) -> None:
         """The edge's counters, read at `now`. Counters that went down belong to a new edge process."""
         before, elapsed = self._edge, now - self._edge_at
-        self._edge, self._edge_at, self._edge_serving = traffic, now, None
+        self._edge, self._edge_at, self._edge_instances = traffic, now, None
         if before is None or traffic.calls_total < before.calls_total or elapsed <= 0:
             self._edge_calls, self._edge_rate = 0, 0.0
             self._recent.clear()
@@ -136,7 +141,7 @@ class Meter:
 
     def forget_edge(self) -> None:
         """The version is no longer early-bound; its next cluster counts from zero."""
-        self._edge, self._edge_at, self._edge_serving = None, -math.inf, None
+        self._edge, self._edge_at, self._edge_instances = None, -math.inf, None
         self._edge_calls, self._edge_rate = 0, 0.0
         self._recent.clear()
 
@@ -153,6 +158,7 @@ class Meter:
         oldest_s: float,
         waiting: int,
         serving: int,
+        published: int,
         refusing: int,
         starting: int,
         early: bool,
@@ -160,8 +166,8 @@ class Meter:
         now: float,
     ) -> Signals:
         """The first look after a reading of the edge decides what it says about."""
-        if self._edge_serving is None:
-            self._edge_serving = serving
+        if self._edge_instances is None:
+            self._edge_instances = (serving, published)
         fresh = now - self._edge_at <= EDGE_STALE_S
         edge = self._edge if fresh else None
         return Signals(
@@ -171,6 +177,7 @@ class Meter:
             waiting=waiting,
             arrivals_per_s=self._rate_now(now),
             duration_s=self._late().mean_s,
+            measured=self._late().calls,
             elapsed_s=self._elapsed_s,
             start_s=self._start_s,
             serving=serving,
@@ -181,7 +188,8 @@ class Meter:
             edge_active=edge.active if edge else 0,
             edge_calls_per_s=self._edge_rate if edge else 0.0,
             edge_p95_s=edge.p95_s if edge else None,
-            edge_serving=self._edge_serving,
+            edge_serving=self._edge_instances[0],
+            edge_published=self._edge_instances[1],
             edge_refused_share=self._recent[-1][1] if edge and self._recent else 0.0,
             cpu_busy=cpu_busy,
         )

@@ -10,7 +10,7 @@ from cloudlet.model.app import Environment
 from cloudlet.model.errors import EnvironmentNotFound, FunctionLoadFailed, FunctionNotFound, Unavailable
 from cloudlet.model.function import Alias, FunctionConfig, ScaleRule, Version, VersionKey
 from cloudlet.model.ids import LATEST
-from cloudlet.scheduler.autoscale import ScaleState, desired_count, need_now, remembered
+from cloudlet.scheduler.autoscale import ScaleState, desired_count, need_now, remembered, spread_now
 from cloudlet.scheduler.bind import Binding, BindingRule, decide_binding
 from cloudlet.scheduler.catalog import Catalog
 from cloudlet.scheduler.lifecycle import Phase
@@ -21,8 +21,10 @@ from cloudlet.state.base import Snapshot
 
 RULE = ScaleRule(keep_alive_s=10.0)
 SHORT = Signals(duration_s=0.002, start_s=0.05)
-EARLY = Signals(early=True, edge_fresh=True, serving=4, edge_serving=4)
-REFUSED = replace(EARLY, edge_calls_per_s=100, edge_refused_share=0.02, serving=12, edge_serving=12)
+EARLY = Signals(measured=50, early=True, edge_fresh=True, serving=4, edge_serving=4, edge_published=4)
+REFUSED = replace(
+    EARLY, edge_calls_per_s=100, edge_refused_share=0.02, serving=12, edge_serving=12, edge_published=12
+)
 LONG = Signals(duration_s=0.5, start_s=0.05)
 
 
@@ -58,11 +60,12 @@ LONG = Signals(duration_s=0.5, start_s=0.05)
         (replace(EARLY, edge_calls_per_s=0.5), 1, 1),
         (replace(EARLY, edge_calls_per_s=1000, edge_p95_s=0.003), 1, 3),
         (replace(EARLY, edge_active=64), 1, 4),  # in the instances' queues, but in time
-        (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.0003), 1, 4),
-        (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.005), 1, 33),
+        (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.0003), 1, 3),
+        (replace(EARLY, edge_active=64, edge_calls_per_s=5000, duration_s=0.005), 1, 32),
         (replace(EARLY, edge_active=64, edge_calls_per_s=100, edge_refused_share=0.02), 1, 5),
         (replace(REFUSED, edge_active=64), 1, 15),
         (replace(REFUSED, edge_active=64, serving=15), 1, 15),  # one step for one reading
+        (replace(REFUSED, edge_active=64, edge_published=11, duration_s=0.001), 1, 1),  # one stands by
         (replace(REFUSED, edge_active=6), 1, 6),
         (replace(EARLY, edge_active=8, edge_calls_per_s=140, edge_p95_s=0.5), 1, 4),  # nobody knows the mean
     ],
@@ -238,9 +241,46 @@ def test_a_version_that_grows_takes_only_what_was_idle_for_long() -> None:
 
 def test_ready_instances_of_early_versions_are_published_and_others_withdrawn() -> None:
     instances = (idle("1"), idle("2", phase=Phase.PUBLISHED))
-    early = VersionView(key("a"), desired=2, early=True, instances=instances)
+    early = VersionView(key("a"), desired=2, early=True, spread=2, instances=instances)
     assert make_plan((early,), LIMITS, 0.0) == Plan(publish=("1",))
     assert make_plan((replace(early, early=False),), LIMITS, 0.0) == Plan(withdraw=("2",))
+
+
+def test_the_edge_gets_as_many_instances_as_its_calls_fill_and_the_rest_stand_by() -> None:
+    ready = (idle("old", 1.0), idle("new", 2.0))
+    view = VersionView(key("a"), desired=2, early=True, spread=1, instances=ready)
+    assert make_plan((view,), LIMITS, 9.0) == Plan(publish=("new",))
+    published = tuple(idle(one, phase=Phase.PUBLISHED) for one in ("1", "2", "3"))
+    view = VersionView(key("a"), desired=3, early=True, spread=1, instances=published)
+    assert make_plan((view,), LIMITS, 9.0) == Plan(withdraw=("2", "3"))
+
+
+@pytest.mark.parametrize(
+    ("signals", "concurrency", "spread"),
+    [
+        (replace(EARLY, edge_fresh=False), 1, 4),  # blind: all of them
+        (replace(EARLY, duration_s=0.001), 1, 1),  # no calls: one is enough to begin with
+        (replace(EARLY, edge_calls_per_s=10_000.0, duration_s=0.00003), 1, 1),
+        (replace(EARLY, edge_calls_per_s=20_000.0, duration_s=0.00003), 1, 2),
+        (replace(EARLY, edge_calls_per_s=1_000.0, duration_s=0.02), 1, 26),
+        (replace(EARLY, edge_calls_per_s=1_000.0, duration_s=0.02), 8, 4),
+        (replace(EARLY, edge_calls_per_s=1_000.0, duration_s=0.02, measured=9), 1, 4),  # too few tell nothing
+        (replace(EARLY, edge_calls_per_s=1_000.0, edge_p95_s=0.02), 1, 4),  # nobody knows the mean
+        (replace(EARLY, edge_calls_per_s=100.0, duration_s=0.001, edge_refused_share=0.02), 1, 6),
+    ],
+)
+def test_how_many_the_edge_calls_by_itself(signals: Signals, concurrency: int, spread: int) -> None:
+    assert spread_now(signals, concurrency) == spread
+
+
+def test_what_the_edge_used_lately_stays_with_it() -> None:
+    quiet = replace(EARLY, duration_s=0.00003)
+    busy = replace(EARLY, edge_calls_per_s=40_000.0, duration_s=0.00003, edge_active=64)
+    decision = desired_count(busy, RULE, 1, ScaleState(), 0.0)
+    assert decision.spread == 4
+    decision = desired_count(quiet, RULE, 1, decision.state, 9.9)
+    assert decision.spread == 4
+    assert desired_count(quiet, RULE, 1, decision.state, 10.0).spread == 1
 
 
 def test_failed_starts_are_repeated_ever_more_rarely() -> None:
@@ -291,6 +331,7 @@ def seen(meter: Meter, serving: int, early: bool, now: float) -> Signals:
         oldest_s=0.0,
         waiting=0,
         serving=serving,
+        published=serving,
         refusing=0,
         starting=0,
         early=early,
