@@ -19,17 +19,18 @@ MEASURE_S_MAX = 300
 """A benchmark that takes longer is ended without a result."""
 
 
-def benchmark(name: str, measure: Callable[[], Sequence[Row]]) -> NoReturn:
+def benchmark(name: str, measure: Callable[[], Sequence[Row]], *, whole: bool = True) -> NoReturn:
     """Run it, print its table, write ``bench/results/NAME.json`` and leave: 0 when there is a result and no
-    call failed, 1 otherwise."""
+    call failed, 1 otherwise. Not `whole`: only a part was measured, and the results of the last run stay."""
     signal.signal(signal.SIGTERM, _stop)
     try:
         rows = measure()
     except (BenchmarkFailed, InstallationFailed) as exc:
         print(f"bench-{name}: {exc}", file=sys.stderr)
         raise SystemExit(1) from exc
-    path = write(report(name, rows))
-    print(f"\n{table(rows)}\n\nwritten to {path.relative_to(REPOSITORY)}")
+    print(f"\n{table(rows)}\n")
+    if whole:
+        print(f"written to {write(report(name, rows)).relative_to(REPOSITORY)}")
     failed = [row for row in rows if row.metric == "errors" and row.value]
     for row in failed:
         print(f"bench-{name}: {row.value:.0f} calls of {row.case} failed", file=sys.stderr)
@@ -39,7 +40,11 @@ def benchmark(name: str, measure: Callable[[], Sequence[Row]]) -> NoReturn:
 @contextmanager
 def time_limit(seconds: int = MEASURE_S_MAX) -> Iterator[None]:
     """Raise BenchmarkFailed in the block when it takes longer. Main thread only."""
-    signal.signal(signal.SIGALRM, _too_long)
+
+    def too_long(number: int, frame: FrameType | None) -> NoReturn:
+        raise BenchmarkFailed(f"not finished after {seconds} s; is the machine busy with something else?")
+
+    signal.signal(signal.SIGALRM, too_long)
     signal.alarm(seconds)
     try:
         yield
@@ -60,7 +65,3 @@ class Progress:
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """So that every ``with`` on the way out ends what it started."""
     raise SystemExit(128 + number)
-
-
-def _too_long(number: int, frame: FrameType | None) -> NoReturn:
-    raise BenchmarkFailed(f"not finished after {MEASURE_S_MAX} s; is the machine busy with something else?")

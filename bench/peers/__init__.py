@@ -111,6 +111,15 @@ def install() -> Installed:
     return Installed(tools.node, modules / "node_modules", python / "bin", environment)
 
 
+def install_parse_server() -> Installed:
+    """The same for Parse Server, which the other benchmarks do not need."""
+    tools = find_toolchain(os.environ)
+    pins = HERE / "parse-server"
+    modules = _once("parse-server", pins / "package-lock.json", lambda folder: _npm(tools, folder, pins))
+    environment = {**tools.environ, "NODE_ENV": "production", "NODE_PATH": str(modules / "node_modules")}
+    return Installed(tools.node, modules / "node_modules", modules, environment)
+
+
 def _once(name: str, pins: Path, make: Callable[[Path], None]) -> Path:
     """The folder that `make` made for these pins; made again when they or this machine's Python change."""
     folder = CACHE / name
@@ -126,9 +135,9 @@ def _once(name: str, pins: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _npm(tools: Toolchain, folder: Path) -> None:
+def _npm(tools: Toolchain, folder: Path, pins: Path = HERE) -> None:
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
+        shutil.copy(pins / name, folder)
     path = f"{tools.node.parent}:{tools.environ['PATH']}"
     flags = ["--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--no-update-notifier"]
     _run([str(tools.node), str(tools.npm), "ci", *flags], folder, {**tools.environ, "PATH": path})

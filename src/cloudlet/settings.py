@@ -10,10 +10,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudlet.model.sandbox import Rung
+
+
+_DOCUMENTS_URL = "CLOUDLET_DOCUMENTS_URL"
 
 
 class Settings(BaseSettings):
@@ -50,8 +53,38 @@ class Settings(BaseSettings):
     """Whether a collection is made (PRIVATE) when it is used for the first time; upstream refuses."""
     explain_empty: bool = False
     """Whether api's log says why a query found nothing."""
+    automatic_indexes: bool = True
+    """Whether indexes are made for queries that look at many documents and return few."""
+    automatic_indexes_off: tuple[str, ...] = ()
+    """Where not: environments, and ``ENVIRONMENT/COLLECTION``; given as a JSON list."""
     access_log: bool = False
     """Whether every call is logged, by the edge and by api."""
+
+    documents_url: SecretStr | None = Field(default=None, exclude=True)
+    """PostgreSQL database in which new environments keep their documents; unset: one SQLite file each."""
+    backup_directory: str = ""
+    """Where backups are kept; empty: ``backups`` in the data directory. Better another disk."""
+    backup_interval_s: float = Field(default=0.0, ge=0)
+    """How often each environment that changed is backed up as a whole; 0: only when asked."""
+    backup_keep: int = Field(default=7, ge=1, le=1000)
+    """Scheduled backups that are kept of each environment; the older ones are removed."""
+    backup_log_interval_s: float = Field(default=0.0, ge=0)
+    """How often the changes since are written beside the backups, to restore any moment; 0: never."""
+    backup_key_file: str = ""
+    """File with the passphrase or key that backups are encrypted with; empty: they are not."""
+
+    def secrets(self) -> dict[str, str]:
+        """What must not be seen on a command line, as variables for the process that needs it."""
+        url = self.documents_url
+        return {} if url is None else {_DOCUMENTS_URL: url.get_secret_value()}
+
+    @classmethod
+    def handed_over(cls, text: str) -> Settings:
+        """The settings that a process was started with: JSON, and `secrets` in its environment, from which
+        they are removed."""
+        given = cls.model_validate_json(text)
+        url = os.environ.pop(_DOCUMENTS_URL, "")
+        return given.model_copy(update={"documents_url": SecretStr(url)}) if url else given
 
     @property
     def service_url(self) -> str:
@@ -80,6 +113,16 @@ class Paths:
     def documents(self) -> Path:
         """One SQLite file per environment: ``<environment>.db``."""
         return self.data / "documents"
+
+    @property
+    def imports(self) -> Path:
+        """Uploaded files and records of imports that are going on."""
+        return self.data / "imports"
+
+    @property
+    def backups(self) -> Path:
+        """``<environment>/``: backups, unless the settings name another place."""
+        return self.data / "backups"
 
     @property
     def code(self) -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,68 @@ def test_node_sdk_inside_a_function(platform: Platform) -> None:
     info = platform.call("node318", {"step": "context"}, "user-a").body
     assert info["openId"] == "user-a"
     assert platform.call("node318", {"step": "nested"}, "user-b").body["OPENID"] == "user-b"
+
+
+@pytest.mark.parametrize("function", ["wx4", "wx26"])
+def test_wechat_transactions(platform: Platform, function: str) -> None:
+    answer = platform.call(function, {"step": "transactions", "collection": f"moved_{function}"})
+    assert answer.status == 200, answer.body
+    found = answer.body
+    assert found["one"] == 1
+    assert found["isDate"] is True
+    assert found["added"] == "string"
+    assert found["updated"] == {"updated": 1}
+    assert found["created"] == "c"
+    assert found["removed"] == {"removed": 1}
+    assert found["found"] == [3, 6, 10]
+    assert found["outside"] == 2
+    assert found["after"] == [3, 6, 10]
+    assert found["rolledBack"] == "changed my mind"
+    assert "does not exist" in found["missing"]
+    assert "TransactionNotExist" in found["late"]["errMsg"]
+    assert found["last"] == 6
+
+
+def test_node_sdk_transactions(platform: Platform) -> None:
+    """The texts are those that the SDK's own tests compare."""
+    answer = platform.call("node318", {"step": "transactions", "collection": "moved_node"})
+    assert answer.status == 200, answer.body
+    found = answer.body
+    assert found["one"] == {"_id": "a", "n": 1}
+    assert found["none"] is None
+    assert found["added"] == ["string", 1]
+    assert (found["updated"], found["removed"]) == (1, 1)
+    assert found["upserted"] == [{"_id": "c"}]
+    assert found["both"] == {"_id": "a", "n": 7}
+    assert found["found"] == [10, 7]
+    ending = "Please check your request, but if the problem persists, contact us."
+    assert found["conflict"] == {
+        "code": "DATABASE_TRANSACTION_CONFLICT",
+        "message": "[ResourceUnavailable.TransactionConflict] Transaction is conflict, maybe resource "
+        f"operated by others. {ending}",
+    }
+    assert found["ended"] == {
+        "code": "DATABASE_TRANSACTION_FAIL",
+        "message": "[ResourceUnavailable.TransactionNotExist] Transaction does not exist on the server, "
+        f"transaction must be commit or abort in 30 seconds. {ending}",
+    }
+    assert found["last"] == [{"_id": "a", "n": 100}]
+
+
+def test_fifty_buyers_of_one_stock_with_each_sdk_are_all_served(platform: Platform) -> None:
+    """At the same time, each with the attempts its SDK makes."""
+    functions = ["wx4", "wx26", "node318"]
+    stock = {"collection": "stock", "buyers": 50, "left": 200}
+    platform.call("node318", {"step": "stock", **stock})
+    for name in functions:
+        platform.player(name)  # signed in before the rush
+    with ThreadPoolExecutor(len(functions)) as threads:
+        answers = list(
+            threads.map(lambda name: platform.call(name, {"step": "buy", **stock}, name), functions)
+        )
+    assert [answer.status for answer in answers] == [200] * 3, [answer.body for answer in answers]
+    assert sorted(left for answer in answers for left in answer.body) == list(range(51, 201))
+    assert platform.call("node318", {"step": "left", **stock}).body == 50
 
 
 def test_collections_survive_in_one_environment(platform: Platform) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,7 +18,6 @@ from cloudlet.docdb.base import (
     Put,
     Read,
     Row,
-    Select,
     SetPreset,
     Store,
     Turn,
@@ -29,14 +26,11 @@ from cloudlet.docdb.base import (
 )
 from cloudlet.docdb.catalog import key_part
 from cloudlet.docdb.filter import where
-from cloudlet.docdb.limits import DocdbLimits, Overrun
-from cloudlet.docdb.memory import MemoryStore
+from cloudlet.docdb.limits import Overrun
 from cloudlet.docdb.sort import parse_sort
-from cloudlet.docdb.sqlite import SqliteStore
-from cloudlet.docdb.values import Document
-from cloudlet.docdb.workers import WorkerPool
 from cloudlet.model.errors import (
     AlreadyExists,
+    ChangesPruned,
     CollectionNotFound,
     DuplicateKey,
     InvalidDocument,
@@ -49,69 +43,9 @@ from cloudlet.model.errors import (
     RevisionConflict,
     Unavailable,
 )
+from tests.contract.docdb_steps import change, find, put, remove
 
 pytestmark = pytest.mark.anyio
-
-LIMITS = DocdbLimits(
-    document_bytes_max=4_000,
-    result_bytes_max=20_000,
-    examined_inline_max=50,
-    collections_max=3,
-    indexes_max=3,
-    changes_kept_max=40,
-    workers_max=1,
-)
-Maker = Callable[[DocdbLimits, WorkerPool | None], Store]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
-    if request.param == "memory":
-        return MemoryStore
-    return lambda limits, workers: SqliteStore(tmp_path / "e.db", limits, workers)
-
-
-@pytest.fixture
-async def store(make_store: Maker) -> AsyncIterator[Store]:
-    made = make_store(LIMITS, None)
-    await made.define(CreateCollection("dishes", Preset.PRIVATE))
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def scanning_store(make_store: Maker) -> AsyncIterator[Store]:
-    """A store that has a process for what is too costly here."""
-    workers = WorkerPool(LIMITS)
-    made = make_store(LIMITS, workers)
-    await made.define(CreateCollection("dishes", Preset.PRIVATE))
-    yield made
-    await made.close()
-    await workers.close()
-
-
-async def put(store: Store, *documents: Document) -> None:
-    turn = Turn("dishes", 5, lambda _: Decision(None, [Put(document) for document in documents]))
-    await store.commit(turn)
-
-
-async def change(store: Store, condition: Document, edit: Callable[[Document], Document]) -> int:
-    def decide(rows: Sequence[Row]) -> Decision[int]:
-        return Decision(len(rows), [Put(edit(row.document), row) for row in rows])
-
-    return await store.commit(Turn("dishes", 6, decide, Select(where(condition), None)))
-
-
-async def remove(store: Store, condition: Document) -> int:
-    decide: Callable[[Sequence[Row]], Decision[int]] = lambda rows: Decision(len(rows), deletes=rows)  # noqa: E731
-    return await store.commit(Turn("dishes", 7, decide, Select(where(condition), None)))
-
-
-async def find(
-    store: Store, condition: Document, order: Any = None, skip: int = 0, limit: int | None = None
-) -> list[Any]:
-    found = await store.read(Read("dishes", where(condition), parse_sort(order), skip, limit))
-    return [row.document["_id"] for row in found.rows]
 
 
 async def test_a_document_is_found_as_it_was_stored(store: Store) -> None:
@@ -196,9 +130,9 @@ async def test_the_change_log_tells_everything_in_order(store: Store) -> None:
     assert [entry.seq for entry in changes] == [1, 2, 3, 4]
     assert [(entry.operation, entry.document_id, entry.rev, entry.at_ms) for entry in changes] == [
         (Operation.INSERT, "a", 1, 5),
-        (Operation.INSERT, "b", 1, 5),
-        (Operation.UPDATE, "a", 2, 6),
-        (Operation.DELETE, "b", 2, 7),
+        (Operation.INSERT, "b", 2, 5),
+        (Operation.UPDATE, "a", 3, 6),
+        (Operation.DELETE, "b", 4, 7),
     ]
     assert (changes[2].before, changes[2].after) == ({"_id": "a", "n": 1}, {"_id": "a", "n": 2})
     assert (changes[3].before, changes[3].after) == ({"_id": "b"}, None)
@@ -208,8 +142,12 @@ async def test_the_change_log_tells_everything_in_order(store: Store) -> None:
 async def test_the_change_log_is_bounded(store: Store) -> None:
     for number in range(60):
         await put(store, {"_id": number})
-    changes = await store.changes(0, 100)
+    changes = await store.changes(20, 100)
     assert [entry.seq for entry in changes] == list(range(21, 61))
+    for after, collection in ((19, None), (0, None), (0, "dishes")):
+        with pytest.raises(ChangesPruned):
+            await store.changes(after, 1, collection)
+    assert await store.last_seq() == 60
 
 
 async def test_order_skip_and_limit(store: Store) -> None:
@@ -225,7 +163,7 @@ async def test_count_and_keys(store: Store) -> None:
     await put(store, *({"_id": number, "g": number % 3} for number in range(9)))
     assert (await store.read(Read("dishes", where({"g": 2}), want=Want.COUNT))).count == 3
     found = await store.read(Read("dishes", where({"g": 2}), limit=2, want=Want.KEYS))
-    assert [(key, rev) for key, rev, _size in found.keys] == [(id_key(2), 1), (id_key(5), 1)]
+    assert [(key, rev) for key, rev, _size in found.keys] == [(id_key(2), 3), (id_key(5), 6)]
 
 
 async def test_counting_a_whole_collection_looks_at_no_document(store: Store) -> None:
@@ -367,10 +305,12 @@ async def test_limits_on_collections_indexes_and_documents(store: Store) -> None
 
 async def test_too_many_entries_of_one_document_are_refused(store: Store) -> None:
     await store.define(CreateIndex("dishes", "ab", (key_part("a"), key_part("b"))))
-    with pytest.raises(InvalidDocument, match="entries"):
-        await put(store, {"_id": 1, "a": list(range(40)), "b": list(range(40))})
-    await put(store, {"_id": 1, "a": list(range(10)), "b": list(range(10))})
-    assert await find(store, {"a": 3, "b": 9}) == [1]
+    with pytest.raises(InvalidDocument, match=r"more than 1000 entries .*\(index ab\)"):
+        await put(store, {"_id": 1, "a": list(range(1_001)), "b": 1})
+    with pytest.raises(InvalidDocument, match=r"cannot index parallel arrays \[b\] \[a\] \(index ab\)"):
+        await put(store, {"_id": 1, "a": [1, 2], "b": [3]})
+    await put(store, {"_id": 1, "a": list(range(10)), "b": 9}, {"_id": 2, "a": 3, "b": [1, 9]})
+    assert sorted(await find(store, {"a": 3, "b": 9})) == [1, 2]
 
 
 async def test_reads_beyond_the_budget_need_a_worker(store: Store) -> None:

@@ -58,6 +58,8 @@ def test_every_setting_is_described_with_its_default() -> None:
 
 def shown_default(name: str) -> str:
     default = Settings.model_fields[name].get_default(call_default_factory=True)
+    if default in (None, ()):
+        return "empty"
     if isinstance(default, Path):
         return str(default).replace(str(Path.home()), "~")
     return str(default).lower() if isinstance(default, bool) else str(default) or "empty"

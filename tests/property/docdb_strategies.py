@@ -3,23 +3,67 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
 
-from cloudlet.docdb.values import INT64_MAX, INT64_MIN, ObjectId, Regex, date_from_ms
+from cloudlet.docdb.numeric import long_number, rounded
+from cloudlet.docdb.values import (
+    INT64_MAX,
+    INT64_MIN,
+    MAX_KEY,
+    MIN_KEY,
+    Binary,
+    Decimal128,
+    Long,
+    ObjectId,
+    Regex,
+    Timestamp,
+    date_from_ms,
+)
 
 FIELDS = ("a", "b", "c")
-PATHS = ("a", "b", "a.b", "a.c", "b.0", "a.b.c", "a.0.b", "_openid")
+PATHS = ("a", "b", "a.b", "a.c", "b.0", "a.b.c", "a.0.b", "b.1.a", "_openid")
 
 small_numbers = st.one_of(
     st.integers(-3, 3),
     st.sampled_from([0.0, -0.0, 1.0, 1.5, -2.5, float("inf"), float("-inf"), float("nan")]),
+    st.integers(-3, 3).map(Long),
+    st.sampled_from(["0", "-0", "1", "1.0", "1.5", "-2.50", "0.1", "Infinity", "-Infinity", "NaN"]).map(
+        Decimal128
+    ),
+)
+EDGES = (
+    "9007199254740992.5",
+    "9007199254740993",
+    "-9007199254740993.000001",
+    "18446744073709551616.1",
+    "9223372036854775807.999",
+    "1E-6176",
+    "-1E-6176",
+    "4.9E-324",
+    "1.7976931348623157081E+308",
+    "9.999999999999999999999999999999999E+6144",
+    "-1E+400",
+)
+decimals = st.one_of(
+    st.sampled_from(EDGES).map(Decimal128),
+    st.decimals(allow_nan=False, allow_infinity=False, places=3).map(rounded),
+    st.builds(
+        lambda number, digits: rounded(Decimal(number) + Decimal(digits).scaleb(-20)),
+        st.one_of(st.integers(INT64_MIN, INT64_MAX), st.floats(allow_nan=False, allow_infinity=False)),
+        st.integers(-5, 5),
+    ),
+    st.integers(INT64_MIN, INT64_MAX).map(lambda number: rounded(Decimal(number))),
+    st.floats().map(lambda number: rounded(Decimal(number))),
 )
 wide_numbers = st.one_of(
     st.integers(INT64_MIN, INT64_MAX),
     st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, INT64_MAX, INT64_MIN, 2.0**63, 2.0**53]),
     st.floats(),
+    st.integers(-(2**33), 2**33).map(long_number),
+    decimals,
 )
 texts = st.one_of(
     st.sampled_from(
@@ -41,6 +85,9 @@ scalars = st.one_of(
     dates,
     st.binary(min_size=12, max_size=12).map(ObjectId),
     st.binary(max_size=4),
+    st.builds(Binary, st.binary(max_size=4), st.sampled_from([1, 4, 255])),
+    st.builds(Timestamp, st.sampled_from([0, 1, 2**32 - 1]), st.integers(0, 2)),
+    st.sampled_from([MIN_KEY, MAX_KEY]),
     st.builds(Regex, st.sampled_from(["a", "b+"]), st.sampled_from(["", "i"])),
 )
 names = st.one_of(
@@ -52,7 +99,9 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
     max_leaves=6,
 )
-odd_names = st.sampled_from(["$date", "$oid", "$esc", "$re", "$num", "$bin", "$", "a", "$inc"])
+odd_names = st.sampled_from(
+    ["$date", "$oid", "$esc", "$re", "$num", "$bin", "$long", "$dec", "$ts", "$min", "$", "a", "$inc"]
+)
 odd_values = st.recursive(
     scalars,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(odd_names, inner, max_size=2)),
@@ -69,6 +118,9 @@ few_scalars = st.sampled_from(
         2,
         1.0,
         1.5,
+        Long(1),
+        Decimal128("1.50"),
+        Decimal128("9007199254740992.5"),
         2**53,
         2**53 + 1,
         float("nan"),
@@ -105,6 +157,12 @@ _conditions: st.SearchStrategy[Any] = st.one_of(
     st.builds(lambda values: {"$all": values}, st.lists(few_scalars, max_size=2)),
     st.builds(lambda value: {"$elemMatch": {"$gte": value}}, few_scalars),
     st.builds(lambda value: {"$elemMatch": {"b": value}}, few_scalars),
+    st.builds(lambda value: {"$elemMatch": {"0": value}}, few_values),
+    st.builds(lambda value: {"$elemMatch": {"$elemMatch": {"$lte": value}}}, few_scalars),
+    st.builds(lambda value: {"$all": [{"$elemMatch": {"$in": [value, 1]}}]}, few_scalars),
+    st.builds(lambda mask: {"$bitsAnySet": mask}, st.sampled_from([1, 2, [0, 70], b"\1"])),
+    st.builds(lambda mask: {"$bitsAllClear": mask}, st.sampled_from([1, 2, [0, 70], b"\1"])),
+    st.builds(lambda key, op: {op: key}, st.sampled_from([MIN_KEY, MAX_KEY]), _comparisons),
     st.sampled_from(
         [{"$mod": [2, 1]}, {"$type": "string"}, {"$type": "array"}, {"$type": ["number", "null"]}]
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from datetime import datetime
 
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 
 from cloudlet.docdb.body import decode_body, decode_value, encode_body, encode_value
 from cloudlet.docdb.bytekeys import candidate_key, invert, lossless_key, successor
-from cloudlet.docdb.ejson import decode, encode_canonical, encode_relaxed
-from cloudlet.docdb.values import Value, compare, equals, identical, prepare
-from tests.property.docdb_strategies import odd_values, values
+from cloudlet.docdb.ejson import decode, encode_canonical, encode_plain, encode_relaxed
+from cloudlet.docdb.numeric import Decimal128, add, fits_long, is_number, multiply, subtract
+from cloudlet.docdb.values import MISSING, ObjectId, Value, compare, equals, identical, order_key, prepare
+from tests.property.docdb_strategies import odd_values, scalars, small_numbers, values, wide_numbers
+
+numbers = st.one_of(small_numbers, wide_numbers)
 
 
 def sign(number: int) -> int:
@@ -101,6 +105,58 @@ def test_canonical_extended_json_loses_nothing(value: Value) -> None:
 @given(values)
 def test_relaxed_extended_json_keeps_values(value: Value) -> None:
     assert equals(decode(encode_relaxed(value)), value)
+
+
+def plainly(value: Value) -> Value:
+    """What the plain form can keep of a value."""
+    if type(value) is dict:
+        return {name: plainly(item) for name, item in value.items()}
+    if type(value) is list:
+        return [plainly(item) for item in value]
+    if type(value) is float and not math.isfinite(value):
+        return None
+    return str(value) if type(value) is ObjectId else value
+
+
+@settings(deadline=None)
+@given(values)
+def test_plain_json_keeps_all_but_ids_and_odd_numbers(value: Value) -> None:
+    assert equals(decode(encode_plain(value)), plainly(value))
+
+
+@settings(deadline=None)
+@given(values)
+def test_every_form_is_stable_after_one_round(value: Value) -> None:
+    for encode in (encode_canonical, encode_relaxed, encode_plain):
+        once = decode(encode(value))
+        assert identical(decode(encode(once)), once)
+
+
+@settings(deadline=None)
+@given(scalars, scalars)
+def test_equal_values_share_key_and_hash(a: Value, b: Value) -> None:
+    if equals(a, b):
+        assert lossless_key(a) == lossless_key(b)
+        assert hash(order_key(a)) == hash(order_key(b))
+    else:
+        assert lossless_key(a) != lossless_key(b)
+    assert equals(a, MISSING) == (a is None)
+
+
+@settings(deadline=None)
+@given(numbers, numbers)
+def test_sums_are_of_the_wider_type(a: Value, b: Value) -> None:
+    for operation in (add, subtract, multiply):
+        result = operation(a, b)
+        assert is_number(result)
+        if type(a) is Decimal128 or type(b) is Decimal128:
+            assert type(result) is Decimal128
+        elif type(a) is float or type(b) is float:
+            assert type(result) is float
+        else:
+            assert isinstance(result, int)
+        if fits_long(result):
+            assert identical(prepare(result, 0), result)
 
 
 @settings(deadline=None)

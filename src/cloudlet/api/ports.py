@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cloudlet.auth.service import AuthService
+from cloudlet.docdb.backup.service import Backups
 from cloudlet.docdb.service import DocumentService
+from cloudlet.docdb.stores import Stores
+from cloudlet.docdb.transfer.export import Exporter
+from cloudlet.docdb.transfer.imports import Imports
 from cloudlet.functions.uploads import Upload
 from cloudlet.functions.versions import Rollback
 from cloudlet.functions.wire import DeployEvent, DeployRequest
@@ -59,6 +63,16 @@ async def _no_metrics() -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Database:
+    """What is done with the documents of an environment as a whole."""
+
+    stores: Stores
+    imports: Imports
+    exporter: Exporter
+    backups: Backups
+
+
+@dataclass(frozen=True, slots=True)
 class AdminServices:
     """Everything the admin routes work with."""
 
@@ -74,5 +88,7 @@ class AdminServices:
     """Closes the documents of a deleted environment and removes them."""
     service_url: Callable[[], str]
     """The public address of the edge, without a slash at the end (the port may be known late)."""
+    database: Database | None = None
+    """Without it there are no imports, exports, backups and moves."""
     metrics: Callable[[], Awaitable[bytes]] = _no_metrics
     """The metrics of all processes in Prometheus's text form; without it there are none."""

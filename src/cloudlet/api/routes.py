@@ -34,9 +34,45 @@ may be absent. ``{env}`` is an environment or one of its aliases; a person who n
     GET    /environments/{env}/collections                              → {"collections": [Collection]}
     POST   /environments/{env}/collections {"name", "preset"?}          → 201 Collection
     PUT    /environments/{env}/collections/{name}/preset {"preset"}     → Collection
+    PUT    /environments/{env}/collections/{name}/rule {"rule": Rule | null}
+                                                                        → Collection
+    POST   /environments/{env}/collections/{name}/access
+           {"operation", "filter"?, "data"?, "openid"?, "uid"?, "login_type"?}
+                                                                        → {"allowed": bool, "why": text}
     DELETE /environments/{env}/collections/{name}                       → {"deleted": name}
     GET    /environments/{env}/collections/{name}/documents
            ?filter=EJSON &skip=0 &limit=20 (at most 1000)               → {"documents": [EJSON object]}
+    GET    /environments/{env}/collections/{name}/export
+           ?format=json|csv &filter=EJSON &fields=a,b.c
+           &relaxed=false &gzip=false                                   → the file (streamed)
+    GET    /environments/{env}/collections/{name}/stats                 → Sizes
+    POST   /environments/{env}/collections/{name}/explain
+           {"filter"?, "sort"?, "skip"?, "limit"?, "openid"?}           → Explained of docdb/base.py
+    GET    /environments/{env}/collections/{name}/indexes               → {"indexes": [Index]}
+    POST   /environments/{env}/collections/{name}/indexes
+           {"fields": [{"path", "direction"?}], "name"?, "unique"?, "sparse"?, "partial"?,
+            "expire_after_s"?}                                          → 201 Index
+    DELETE /environments/{env}/collections/{name}/indexes/{index:path}  → {"dropped": index}
+
+    POST   /environments/{env}/imports  the file (raw, ≤ 64 GB)
+           ?collection= &format=json|csv &mode=insert|upsert
+           &stop_on_error=false                                         → 202 Import
+    GET    /environments/{env}/imports                                  → {"imports": [Import]}
+    GET    /environments/{env}/imports/{id}                             → Import
+    DELETE /environments/{env}/imports/{id}                             → Import, cancelled
+    POST   /environments/{env}/imports/{id}/resume                      → 202 Import
+
+    GET    /environments/{env}/backups                                  → {"backups": [Backup], "moments":
+                                                                           [{"from", "to", "backup"}]}
+    POST   /environments/{env}/backups          {"passphrase"?}         → Lines, done: Backup
+    POST   /environments/{env}/backups/restore
+           {"backup"?, "at"?, "collections"?: {old: new}, "into"?, "replace"?, "passphrase"?}
+                                                → Lines, done: {"backup", "at", "replayed",
+                                                                "documents": {name: n}}
+    POST   /environments/{env}/backups/rehearse {"backup"?, "passphrase"?}
+                                                → Lines, done: the same and {"pieces", "read"}
+    POST   /environments/{env}/migration        {"to": url | "sqlite"}  → Lines, done: Report of docdb/migrate
+    DELETE /environments/{env}/migration        (an unfinished one)     → {"environment"}
 
 Shapes::
 
@@ -60,7 +96,20 @@ Shapes::
                    level: that one and worse; text: part of the line, case ignored; both among the newest
                    10,000 records that the other conditions leave
     Deploy         DeployRequest of functions/wire.py
-    Collection     {"name", "preset"}       preset: READONLY | PRIVATE | ADMINWRITE | ADMINONLY
+    Collection     {"name", "preset", "rule"?}
+                   preset: READONLY | PRIVATE | ADMINWRITE | ADMINONLY; it does not count where a rule is
+    Rule           {"read"?, "write"?, "create"?, "update"?, "delete"?, "fields"?} (docs/reference/rules.md)
+    Import         {"id", "environment", "collection", "format", "mode", "stop_on_error", "created_ms",
+                    "bytes", "state": queued | running | done | failed | cancelled, "message", "finished_ms",
+                    "offset", "line", "inserted", "replaced", "unchanged", "failed",
+                    "problems": [{"line", "message"}], "resumable": bool}
+                   problems: the first 100; ended ones are remembered while there are at most 100
+    Backup         {"id", "environment", "at", "seq", "bytes", "encrypted", "collections": {name: documents}}
+    Sizes          {"name", "documents", "bytes", "indexes": [{"name", "entries"}]}
+    Index          {"name", "fields": [{"path", "direction": 1 | -1 | 2d | 2dsphere}], "unique", "sparse",
+                    "partial", "expire_after_s", "automatic", "ready"}
+    Lines          one JSON object a line: {"event": "progress", …}, {"event": "working"}, at last
+                   {"event": "done", …} or {"event": "error", "code", "message"}
     Event          DeployEvent of functions/wire.py, with "event" naming the kind
 
 Errors: ``{"code", "message", "requestId"}`` with ``code`` of ``model/errors.py`` and the status of
@@ -73,7 +122,16 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from cloudlet.api import collections, deploys, environments, functions, status
+from cloudlet.api import (
+    backups,
+    collections,
+    deploys,
+    environments,
+    functions,
+    indexes,
+    status,
+    transfers,
+)
 from cloudlet.api.http import Handler, endpoint
 from cloudlet.api.ports import AdminServices
 
@@ -102,8 +160,27 @@ TABLE: tuple[tuple[str, str, Handler], ...] = (
     ("GET", _ENV + "/collections", collections.list_collections),
     ("POST", _ENV + "/collections", collections.create_collection),
     ("PUT", _COLLECTION + "/preset", collections.set_preset),
+    ("PUT", _COLLECTION + "/rule", collections.set_rule),
+    ("POST", _COLLECTION + "/access", collections.ask_access),
     ("DELETE", _COLLECTION, collections.delete_collection),
     ("GET", _COLLECTION + "/documents", collections.list_documents),
+    ("GET", _COLLECTION + "/export", transfers.export),
+    ("GET", _COLLECTION + "/stats", indexes.stats),
+    ("POST", _COLLECTION + "/explain", indexes.explain),
+    ("GET", _COLLECTION + "/indexes", indexes.list_indexes),
+    ("POST", _COLLECTION + "/indexes", indexes.create_index),
+    ("DELETE", _COLLECTION + "/indexes/{index:path}", indexes.drop_index),
+    ("POST", _ENV + "/imports", transfers.start_import),
+    ("GET", _ENV + "/imports", transfers.list_imports),
+    ("GET", _ENV + "/imports/{id}", transfers.get_import),
+    ("DELETE", _ENV + "/imports/{id}", transfers.cancel_import),
+    ("POST", _ENV + "/imports/{id}/resume", transfers.resume_import),
+    ("GET", _ENV + "/backups", backups.list_backups),
+    ("POST", _ENV + "/backups", backups.make_backup),
+    ("POST", _ENV + "/backups/restore", backups.restore),
+    ("POST", _ENV + "/backups/rehearse", backups.rehearse),
+    ("POST", _ENV + "/migration", backups.migrate),
+    ("DELETE", _ENV + "/migration", backups.abandon_migration),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode
@@ -24,6 +24,11 @@ ROLLBACK_TIMEOUT_S = 150.0
 """A start check and its publication, each with its own limit."""
 CALL_TIMEOUT_S = 960.0
 """A function may run for 900 seconds."""
+LONG_TIMEOUT_S = 600.0
+"""Before the first piece of an export the environment is copied; after an upload its file is synced."""
+LINE_TIMEOUT_S = 60.0
+"""Between two lines of something long, which come every ten seconds at least."""
+PIECE_BYTES = 256 * 1024
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 JsonObject = dict[str, Any]
@@ -49,8 +54,9 @@ class AdminClient:
     def post(self, path: str, body: JsonObject, timeout_s: float = TIMEOUT_S) -> JsonObject:
         return self._call("POST", path, json.dumps(body, ensure_ascii=False).encode(), timeout_s)
 
-    def put(self, path: str) -> JsonObject:
-        return self._call("PUT", path, b"", TIMEOUT_S)
+    def put(self, path: str, body: JsonObject | None = None) -> JsonObject:
+        raw = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
+        return self._call("PUT", path, raw, TIMEOUT_S)
 
     def delete(self, path: str) -> JsonObject:
         return self._call("DELETE", path, None, TIMEOUT_S)
@@ -60,6 +66,39 @@ class AdminClient:
         headers = {"content-type": "application/x-tar", "content-length": str(size)}
         answer = self._call("PUT", "/uploads", file, TIMEOUT_S, headers)
         return str(answer["upload"])
+
+    def send(self, path: str, query: Mapping[str, str], pieces: Iterable[bytes]) -> JsonObject:
+        """Send a file of unknown size, piece by piece."""
+        headers = {"content-type": "application/octet-stream"}
+        return self._call("POST", f"{path}?{urlencode(query)}", pieces, LONG_TIMEOUT_S, headers)
+
+    def download(self, path: str, query: Mapping[str, str], write: Callable[[bytes], object]) -> None:
+        """Hand what is at `path` to `write`, piece by piece. Raise Unavailable if it breaks off."""
+        connection = _Connection(self._socket_path, LONG_TIMEOUT_S)
+        try:
+            response = self._send(connection, "GET", f"{path}?{urlencode(query)}", None, {})
+            try:
+                while piece := response.read(PIECE_BYTES):
+                    write(piece)
+            except (TimeoutError, ConnectionError, http.client.HTTPException) as exc:
+                raise Unavailable("the connection broke: what was received is not complete") from exc
+        finally:
+            connection.close()
+
+    def lines(self, path: str, body: JsonObject) -> Iterator[JsonObject]:
+        """Start something long; yield what is told, one object a line, until the connection ends."""
+        connection = _Connection(self._socket_path, LINE_TIMEOUT_S)
+        raw = json.dumps(body, ensure_ascii=False).encode()
+        try:
+            response = self._send(connection, "POST", path, raw, {})
+            try:
+                while line := response.readline(ANSWER_BYTES_MAX):
+                    if line.strip():
+                        yield _json_object(line)
+            except (OSError, http.client.HTTPException) as exc:
+                raise OutcomeUnknown("the connection broke: see what there is now, then try again") from exc
+        finally:
+            connection.close()
 
     def deploy(self, body: bytes) -> Iterator[bytes]:
         """Start a deploy; yield its events, one line each."""
@@ -81,7 +120,7 @@ class AdminClient:
         self,
         method: str,
         path: str,
-        body: bytes | IO[bytes] | None,
+        body: bytes | IO[bytes] | Iterable[bytes] | None,
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> JsonObject:
@@ -91,7 +130,7 @@ class AdminClient:
         self,
         method: str,
         path: str,
-        body: bytes | IO[bytes] | None,
+        body: bytes | IO[bytes] | Iterable[bytes] | None,
         timeout_s: float,
         headers: Mapping[str, str],
     ) -> bytes:
@@ -110,7 +149,7 @@ class AdminClient:
         connection: http.client.HTTPConnection,
         method: str,
         path: str,
-        body: bytes | IO[bytes] | None,
+        body: bytes | IO[bytes] | Iterable[bytes] | None,
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
         """Raise the error of the platform that the answer stands for."""
@@ -125,7 +164,12 @@ class AdminClient:
                 "permission_denied",
             ) from exc
         content = {"content-type": "application/json"} if isinstance(body, bytes) else {}
-        connection.request(method, path, body, {**content, **headers})
+        try:
+            connection.request(method, path, body, {**content, **headers})
+        except (BrokenPipeError, ConnectionResetError):
+            # Refused before all was sent; the answer says why.
+            if isinstance(body, bytes) or body is None:
+                raise
         response = connection.getresponse()
         if response.status >= 400:
             raise _error(response.status, response.read(ANSWER_BYTES_MAX))

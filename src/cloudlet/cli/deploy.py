@@ -112,6 +112,7 @@ def send(
         environment_ids=project.names.environment_ids,
         collections=wishes.collections,
         create_collections=wishes.create_collections,
+        database=dict(project.database),
         dry_run=wishes.dry_run,
     )
     for line in client.deploy(encode_request(request)):

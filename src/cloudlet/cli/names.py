@@ -49,3 +49,11 @@ env_option: Callable[..., Any] = click.option(
     shell_complete=_environment_names,
 )
 function_argument: Callable[..., Any] = click.argument("name", shell_complete=_function_names)
+
+
+def completed_collections(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of collections that begin like this."""
+    from .client import environment_path
+
+    path = environment_path(str(ctx.params.get("env") or DEFAULT_ENVIRONMENT), "collections")
+    return _names(ctx, path, "collections", incomplete)

@@ -13,7 +13,9 @@ from cloudlet.dialects.a.entrance import InstanceEntrance, OutsideEntrance
 from cloudlet.dialects.a.functions import FunctionActions
 from cloudlet.dialects.callers import InstanceIdentity
 from cloudlet.dialects.d.auth import AuthApp
-from cloudlet.dialects.d.functions import FunctionsApp, edge_caller, instance_caller
+from cloudlet.dialects.d.documents import ROOT as DOCUMENTS
+from cloudlet.dialects.d.documents import DocumentsApp
+from cloudlet.dialects.d.functions import FindCaller, FunctionsApp, edge_caller, instance_caller
 from cloudlet.dialects.errors import error_body
 from cloudlet.dialects.http import App, Receive, Scope, Send, request_of, send_reply
 from cloudlet.docdb.service import DocumentService
@@ -42,22 +44,20 @@ def edge_app(services: Services) -> App:
         {
             "/admin": AdminApp(_actions(services), outside, trusted_id=True),
             "/auth": AuthApp(services.auth, services.records),
-            "/v1": FunctionsApp(services.invoker, services.records, edge_caller, trusted_id=True),
+            "/v1": _gateway(services, edge_caller, trusted_id=True),
             "/health": health,
         }
     )
 
 
 def instance_app(services: Services, instance: InstanceIdentity) -> App:
-    """The application for the platform socket of one instance: ``/admin`` and ``/v1/functions/{name}``."""
+    """The application for the platform socket of one instance: ``/admin`` and ``/v1``."""
     outside = OutsideEntrance(services.records, services.clock)
     entrance = InstanceEntrance(instance, outside, services.records)
     return PathSwitch(
         {
             "/admin": AdminApp(_actions(services), entrance, trusted_id=False),
-            "/v1": FunctionsApp(
-                services.invoker, services.records, instance_caller(instance), trusted_id=False
-            ),
+            "/v1": _gateway(services, instance_caller(instance), trusted_id=False),
         }
     )
 
@@ -73,6 +73,17 @@ class PathSwitch:
             raise NotFound(f"nothing here speaks {scope['type']}")
         app = self._apps.get("/" + scope["path"].split("/", 2)[1] if "/" in scope["path"] else "", nowhere)
         await app(scope, receive, send)
+
+
+def _gateway(services: Services, caller: FindCaller, trusted_id: bool) -> App:
+    """Everything below ``/v1``: documents and functions."""
+    functions = FunctionsApp(services.invoker, services.records, caller, trusted_id)
+    documents = DocumentsApp(services.documents, services.records, caller, trusted_id)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (documents if scope["path"].startswith(DOCUMENTS) else functions)(scope, receive, send)
+
+    return app
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

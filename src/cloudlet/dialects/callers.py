@@ -7,6 +7,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -28,6 +29,8 @@ from cloudlet.state.base import EnvironmentRecords
 SOURCE_FUNCTION = "scf"
 SOURCE_CHARS_MAX = 256
 TOKEN_CHARS_MAX = 4096
+SESSIONS_KEPT = 4096
+"""Identities of users that are not made anew for each of their requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ class InstanceIdentity:
     """``TENCENTCLOUD_SESSIONTOKEN`` of the instance: it speaks for itself, for no user."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Caller:
-    """The caller of one request."""
+    """The caller of one request. Nobody changes it (see `Request`)."""
 
     identity: Identity
     source: str = ""
@@ -105,19 +108,27 @@ def caller_of_token(token: str, instance: InstanceIdentity) -> Caller:
 
 def caller_of_edge(headers: Mapping[str, str]) -> Caller | None:
     """The caller whose token the edge verified; None when there was none."""
-    environment, uid = headers.get(ENVIRONMENT, ""), headers.get(UID, "")
+    get = headers.get
+    environment, uid = get(ENVIRONMENT, ""), get(UID, "")
     if not environment or not uid:
         return None
-    identity = Identity(
-        environment=environment,
-        uid=uid,
-        openid=headers.get(OPENID, ""),
-        appid=headers.get(APPID, ""),
-        unionid=headers.get(UNIONID, ""),
-        login_type=headers.get(LOGIN_TYPE, ""),
-        session_id=headers.get(SESSION_ID, ""),
+    identity = _user(
+        environment,
+        uid,
+        get(OPENID, ""),
+        get(APPID, ""),
+        get(UNIONID, ""),
+        get(LOGIN_TYPE, ""),
+        get(SESSION_ID, ""),
     )
-    return Caller(identity, headers.get(SOURCE, ""), 0, headers.get(CLIENT_IP, ""))
+    return Caller(identity, get(SOURCE, ""), 0, get(CLIENT_IP, ""))
+
+
+@lru_cache(maxsize=SESSIONS_KEPT)
+def _user(
+    environment: str, uid: str, openid: str, appid: str, unionid: str, login_type: str, session_id: str
+) -> Identity:
+    return Identity(environment, uid, openid, appid, unionid, login_type, session_id)
 
 
 def chained(source: str) -> str:

@@ -25,6 +25,8 @@ class Wire:
     """Of dialect D."""
     by_service: dict[str, str] = field(default_factory=dict)
     """Other codes for the services ``database``, ``functions``, ``storage``, ``auth``."""
+    text: str = ""
+    """Takes the place of the message: upstream's own words, which programs (and its SDK's tests) compare."""
     needed_text: str = ""
     """Put before a message that lacks it: texts that real programs look for."""
     promise: tuple[str, str] = ("", "")
@@ -33,6 +35,8 @@ class Wire:
     as_failure: bool = False
     """The message is the JSON text by which SDKs describe a failed execution (facts: wire-protocol 3.1)."""
 
+
+_CHECK = "Please check your request, but if the problem persists, contact us."
 
 _TABLE: dict[type[e.PlatformError], Wire] = {
     e.PlatformError: Wire("SYS_ERR", 500),
@@ -70,11 +74,23 @@ _TABLE: dict[type[e.PlatformError], Wire] = {
         needed_text="database collection not exists: Db or Table not exist",
     ),
     e.DocumentNotFound: Wire("DATABASE_REQUEST_FAILED", 404),
+    e.TransactionNotFound: Wire(
+        "DATABASE_TRANSACTION_FAIL",
+        404,
+        text="[ResourceUnavailable.TransactionNotExist] Transaction does not exist on the server, "
+        f"transaction must be commit or abort in 30 seconds. {_CHECK}",
+    ),
     # What is in the way
     e.Conflict: Wire("CONFLICT", 409),
     e.AlreadyExists: Wire("ALREADY_EXISTS", 409, {"database": "DATABASE_REQUEST_FAILED"}),
     e.DuplicateKey: Wire("DATABASE_REQUEST_FAILED", 409),
-    e.RevisionConflict: Wire("DATABASE_TRANSACTION_CONFLICT", 409),
+    e.RevisionConflict: Wire(
+        "DATABASE_TRANSACTION_CONFLICT",
+        409,
+        text="[ResourceUnavailable.TransactionConflict] Transaction is conflict, maybe resource operated by "
+        f"others. {_CHECK}",
+    ),
+    e.ChangesPruned: Wire("DATABASE_REQUEST_FAILED", 409),
     # Limits
     e.LimitExceeded: Wire("EXCEED_REQUEST_LIMIT", 429),
     e.RateLimited: Wire("EXCEED_REQUEST_LIMIT", 429),
@@ -113,7 +129,7 @@ def wire_of(error: e.PlatformError) -> Wire:
 def error_body(error: e.PlatformError, request_id: str, service: str = "") -> bytes:
     """The error object of all four dialects."""
     wire = wire_of(error)
-    message = error.message
+    message = wire.text or error.message
     if wire.needed_text not in message:
         message = f"{wire.needed_text}: {message}"
     words, ending = wire.promise

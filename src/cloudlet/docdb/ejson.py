@@ -1,7 +1,8 @@
 """The values on the wire: MongoDB Extended JSON and the older forms of the CloudBase dialects.
 
 Read: canonical and relaxed Extended JSON v2, and beside them ``{"$date": ms}``, ``{"$date": {"offset": n}}``
-and ``{"$tcb_server_date": {"offset": n}}`` (both the server's clock), ``{"$regex": …, "$options": …}``. Every
+and ``{"$tcb_server_date": {"offset": n}}`` (both the server's clock), ``{"$regex": …, "$options": …}`` and
+``{"$binary": base64, "$type": subtype}``. Undefined is read as null, a symbol as text; code is refused. Every
 form is accepted in every dialect, because the SDKs mix them. Written: canonical, relaxed, or plain with
 ``{"$date": ms}``.
 """
@@ -20,13 +21,28 @@ from typing import Any, Final
 import msgspec
 
 from cloudlet.docdb.limits import DEPTH_MAX
-from cloudlet.docdb.values import (
+from cloudlet.docdb.numeric import (
+    INT32_MAX,
+    INT32_MIN,
     INT64_MAX,
     INT64_MIN,
+    Decimal128,
+    Long,
+    long_number,
+    parse_decimal,
+)
+from cloudlet.docdb.values import (
+    MAX_KEY,
+    MIN_KEY,
+    Binary,
+    MaxKey,
+    MinKey,
     ObjectId,
     Regex,
     ServerDate,
+    Timestamp,
     Value,
+    binary,
     date_from_ms,
     date_to_ms,
 )
@@ -37,7 +53,9 @@ _encoder = msgspec.json.Encoder()
 
 _ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)\Z")
 _OPTIONS: Final = frozenset("imsxu")
-_REFUSED: Final = frozenset({"$numberDecimal", "$timestamp", "$minKey", "$maxKey", "$code", "$dbPointer"})
+_REFUSED: Final = frozenset({"$code", "$dbPointer"})
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UUID_SUBTYPE: Final = 4
 _TEXT_MAX: Final = 64 * 1024 * 1024
 
 
@@ -60,9 +78,12 @@ def decode(source: str | bytes | object, error: type[InvalidRequest] = Malformed
     return _Decoding(error).value(source, DEPTH_MAX)
 
 
-def encode_canonical(value: Value) -> str:
-    """Canonical Extended JSON: every number says its type."""
-    return _encoder.encode(_canonical(value)).decode()
+def encode_canonical(value: Value, *, ids_as_text: bool = False) -> str:
+    """Canonical Extended JSON: every number says its type.
+
+    ``ids_as_text``: an ObjectId is its 24 digits, as upstream answers (SDKs make ``{}`` of any other form).
+    """
+    return _encoder.encode(_canonical(value, ids_as_text)).decode()
 
 
 def encode_relaxed(value: Value) -> str:
@@ -91,19 +112,25 @@ def to_plain(value: Value) -> Any:
         return {"$date": date_to_ms(value)}
     if kind is ObjectId:
         return str(value)
+    if kind is Long:
+        return int(value)
     if kind is Regex:
         return {"$regex": value.pattern, "$options": value.options}
-    return _binary(value) if kind is bytes else value
+    return _same_in_both(value)
 
 
-def _canonical(value: Value) -> Any:
+def _canonical(value: Value, ids_as_text: bool) -> Any:
     kind = type(value)
     if kind is dict:
-        return {name: _canonical(item) for name, item in value.items()}
+        return {name: _canonical(item, ids_as_text) for name, item in value.items()}
     if kind is list:
-        return [_canonical(item) for item in value]
+        return [_canonical(item, ids_as_text) for item in value]
+    if kind is ObjectId and ids_as_text:
+        return str(value)
     if kind is int:
-        return {"$numberInt" if -(2**31) <= value < 2**31 else "$numberLong": str(value)}
+        return {"$numberInt" if INT32_MIN <= value <= INT32_MAX else "$numberLong": str(value)}
+    if kind is Long:
+        return {"$numberLong": str(int(value))}
     if kind is float:
         return {"$numberDouble": _double_text(value)}
     if kind is datetime:
@@ -119,6 +146,8 @@ def _relaxed(value: Value) -> Any:
         return [_relaxed(item) for item in value]
     if kind is float:
         return value if math.isfinite(value) else {"$numberDouble": _double_text(value)}
+    if kind is Long:
+        return int(value)
     if kind is datetime:
         ms = date_to_ms(value)
         if ms < 0:
@@ -133,11 +162,19 @@ def _same_in_both(value: Value) -> Any:
         return {"$oid": str(value)}
     if kind is Regex:
         return {"$regularExpression": {"pattern": value.pattern, "options": value.options}}
-    return _binary(value) if kind is bytes else value
+    if kind is bytes:
+        return _binary(value, 0)
+    if kind is Binary:
+        return _binary(value.raw, value.subtype)
+    if kind is Decimal128:
+        return {"$numberDecimal": str(value)}
+    if kind is Timestamp:
+        return {"$timestamp": {"t": value.seconds, "i": value.counter}}
+    return {"$minKey": 1} if kind is MinKey else {"$maxKey": 1} if kind is MaxKey else value
 
 
-def _binary(value: bytes) -> Any:
-    return {"$binary": {"base64": base64.b64encode(value).decode(), "subType": "00"}}
+def _binary(raw: bytes, subtype: int) -> Any:
+    return {"$binary": {"base64": base64.b64encode(raw).decode(), "subType": f"{subtype:02x}"}}
 
 
 def _double_text(value: float) -> str:
@@ -190,12 +227,12 @@ class _Decoding:
         raise self.error(f"{str(content)[:60]!r} is not the content of a {name} value")
 
     def integer(self, content: Any) -> int:
-        """An integer given as a number, as text or as a wrapped number."""
+        """An integer given as a number or as a wrapped number."""
         if type(content) is dict and len(content) == 1:
             content = self.value(content, 2)
         if type(content) is float and content.is_integer():
             return int(content)
-        if type(content) is not int:
+        if type(content) is not int and type(content) is not Long:
             self.wrong("integer", content)
         return int(content)
 
@@ -204,6 +241,33 @@ class _Decoding:
             self.wrong("integer", content)
         number = int(content)
         return number if INT64_MIN <= number <= INT64_MAX else int(self.wrong("64-bit integer", content))
+
+    def long(self, content: Any) -> int:
+        return long_number(self.number(content))
+
+    def decimal(self, content: Any) -> Decimal128:
+        if not isinstance(content, str):
+            self.wrong("$numberDecimal", content)
+        return parse_decimal(content, self.error)
+
+    def timestamp(self, content: Any) -> Timestamp:
+        if type(content) is not dict or set(content) != {"t", "i"}:
+            self.wrong("$timestamp", content)
+        parts = [self.integer(content[name]) for name in ("t", "i")]
+        if not all(0 <= part < 2**32 for part in parts):
+            self.wrong("$timestamp", content)
+        return Timestamp(*parts)
+
+    def min_key(self, content: Any) -> MinKey:
+        return MIN_KEY if self.integer(content) == 1 else self.wrong("$minKey", content)
+
+    def max_key(self, content: Any) -> MaxKey:
+        return MAX_KEY if self.integer(content) == 1 else self.wrong("$maxKey", content)
+
+    def uuid(self, content: Any) -> bytes | Binary:
+        if not isinstance(content, str) or not _UUID.fullmatch(content):
+            self.wrong("$uuid", content)
+        return binary(bytes.fromhex(content.replace("-", "")), _UUID_SUBTYPE)
 
     def double(self, content: Any) -> float:
         names = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -268,14 +332,28 @@ class _Decoding:
         return Regex(pattern, "".join(sorted(set(letters))))
 
     def old_binary(self, value: dict[str, Any]) -> tuple[Value] | None:
-        return (self.binary(value["$binary"]),) if set(value) == {"$binary", "$type"} else None
+        if set(value) != {"$binary", "$type"}:
+            return None
+        return (self.bytes_of(value["$binary"], value["$type"]),)
 
-    def binary(self, content: Any) -> bytes:
-        text = content.get("base64") if type(content) is dict else content
+    def binary(self, content: Any) -> bytes | Binary:
+        if type(content) is not dict:
+            return self.bytes_of(content, 0)
+        if not set(content) <= {"base64", "subType"}:
+            self.wrong("$binary", content)
+        return self.bytes_of(content.get("base64"), content.get("subType", 0))
+
+    def bytes_of(self, text: Any, subtype: Any) -> bytes | Binary:
+        """Bytes given as base64, and their subtype as one or two hexadecimal digits or as a number."""
         if not isinstance(text, str):
-            return bytes(self.wrong("$binary", content))
+            self.wrong("$binary", text)
+        if isinstance(subtype, str) and re.fullmatch(r"[0-9a-fA-F]{1,2}", subtype):
+            subtype = int(subtype, 16)
+        number = self.integer(subtype)
+        if not 0 <= number <= 255:
+            self.wrong("$binary subtype", subtype)
         try:
-            return base64.b64decode(text, validate=True)
+            return binary(base64.b64decode(text, validate=True), number)
         except (binascii.Error, ValueError) as exc:
             raise self.error("the content of a $binary value is not base64") from exc
 
@@ -288,8 +366,13 @@ class _Decoding:
 
 _READERS: Final[dict[str, Callable[[_Decoding, Any], Value]]] = {
     "$numberInt": _Decoding.number,
-    "$numberLong": _Decoding.number,
+    "$numberLong": _Decoding.long,
     "$numberDouble": _Decoding.double,
+    "$numberDecimal": _Decoding.decimal,
+    "$timestamp": _Decoding.timestamp,
+    "$minKey": _Decoding.min_key,
+    "$maxKey": _Decoding.max_key,
+    "$uuid": _Decoding.uuid,
     "$oid": _Decoding.object_id,
     "$date": _Decoding.date,
     "$tcb_server_date": _Decoding.server_date,

@@ -8,6 +8,74 @@ from cloudlet.model.errors import QueryTooCostly
 
 
 @dataclass(frozen=True, slots=True)
+class TransactionLimits:
+    """What transactions may cost. Each value has its unit in its name."""
+
+    lifetime_s: float = 30.0
+    """A transaction that has not been committed by then is undone; upstream's number."""
+    open_max: int = 1_000
+    """Open transactions of one environment."""
+    operations_max: int = 1_000
+    documents_max: int = 5_000
+    """Documents one transaction may write."""
+    bytes_max: int = 16 * 1024 * 1024
+    """Stored size of what one transaction keeps in memory: its writes, and older states of documents."""
+    open_bytes_max: int = 64 * 1024 * 1024
+    """The same for all open transactions of one environment together."""
+    changes_max: int = 5_000
+    """Changes by others since the snapshot, in the collections that are read; after more it conflicts."""
+    waiting_max: int = 2_000
+    """Those who wait for a write intent, in one environment."""
+    wait_s: float = 10.0
+    """How long a transaction waits for a hot document (SDKs give up after 15 s)."""
+    write_wait_s: float = 5.0
+    """How long a write outside transactions waits for a document that a transaction is writing."""
+    intent_idle_s: float = 3.0
+    """A holder silent for so long loses the intent to the next in line (its commit may still succeed)."""
+    hot_s: float = 10.0
+    """How long after a conflict a document is waited for in line."""
+    hot_documents_max: int = 10_000
+    claims_max: int = 20
+    """Documents of one operation that are waited for in line."""
+    outcomes_kept_max: int = 1_000
+    """Ended transactions that are remembered, so that a repeated commit gets the same answer."""
+    sweep_s: float = 0.25
+    """How often it is looked whether somebody's time is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """What watches may cost. Each value has its unit in its name."""
+
+    open_max: int = 10_000
+    """Watches of one environment."""
+    user_max: int = 200
+    """Watches of one signed-in user."""
+    connection_max: int = 50
+    """Watches of one client connection."""
+    documents_max: int = 5_000
+    """Documents of one result; upstream's number."""
+    bytes_max: int = 16 * 1024 * 1024
+    """Stored size of the documents one watch has not told yet, its first result included."""
+    held_bytes_max: int = 128 * 1024 * 1024
+    """The same for one environment, a state that several watches have to tell counted once."""
+    window_bytes_max: int = 128 * 1024 * 1024
+    """Stored size of the documents that watches with a limit keep, in one environment."""
+    reserve_max: int = 100
+    """Documents that are kept behind the limit of a watch, so that one that leaves is replaced at once."""
+    paths_max: int = 32
+    """Different paths by which the watches of one collection are found."""
+    unindexed_max: int = 1_000
+    """Different watches of one collection that have to look at every change of it."""
+    queue_max: int = 4_096
+    """Changes that wait to be handed to watches; what does not fit is read from the change log."""
+    replay_max: int = 10_000
+    """Changes of one collection that a watch catches up with; beyond that it begins anew."""
+    slice_s: float = 0.005
+    """How long changes are handed to watches before others get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
 class DocdbLimits:
     """What one request or one file may cost. Each value has its unit in its name."""
 
@@ -40,6 +108,8 @@ class DocdbLimits:
     collections_max: int = 1_000
     indexes_max: int = 40
     """Indexes of one collection."""
+    transactions: TransactionLimits = TransactionLimits()
+    watches: WatchLimits = WatchLimits()
 
     def examined_max(self, patterned: bool) -> int:
         """Documents a query may look at in the server's own process; a tenth with regular expressions."""

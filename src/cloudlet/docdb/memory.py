@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
 from cloudlet.docdb.base import (
+    Batch,
     Change,
     CollectionInfo,
+    CollectionStats,
     CreateCollection,
     CreateIndex,
-    Decision,
     DropCollection,
     DropIndex,
+    Explained,
     Found,
     Keys,
+    Listener,
     Operation,
     Put,
     Read,
@@ -26,20 +33,42 @@ from cloudlet.docdb.base import (
     SchemaChange,
     Select,
     SetPreset,
+    SetRule,
     Turn,
     find_collection,
     id_key,
 )
+from cloudlet.docdb.batches import batch_steps, check_revision
 from cloudlet.docdb.body import decode_body, encode_body
-from cloudlet.docdb.bytekeys import Entries, index_entries
-from cloudlet.docdb.catalog import duplicate_key, owner_index, with_collection, with_index, without_index
-from cloudlet.docdb.execute import select
+from cloudlet.docdb.catalog import (
+    duplicate_key,
+    flagged,
+    new_index,
+    owner_index,
+    with_collection,
+    with_index,
+    without_index,
+)
+from cloudlet.docdb.execute import check_reaches, explained, index_name, select
+from cloudlet.docdb.geo.nearest import Nearest
+from cloudlet.docdb.geo.rings import Rings
+from cloudlet.docdb.indexes.entries import NOTHING, entries_of
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits, Overrun
-from cloudlet.docdb.planner import Ids, IndexInfo, Plan, Ranges, plan
+from cloudlet.docdb.listeners import announce
+from cloudlet.docdb.pipeline.execute import Aggregated, Aggregation, run_here
+from cloudlet.docdb.pipeline.jobs import answer_aggregated, make_pipeline_job
+from cloudlet.docdb.pipeline.reader import Examined, PlannedReader
+from cloudlet.docdb.planner import Ids, IndexInfo, Plan, Probe, Ranges, Scan, Source, Union, plan
 from cloudlet.docdb.values import Document
 from cloudlet.docdb.workerproto import make_job, stored_row
 from cloudlet.docdb.workers import WorkerPool
-from cloudlet.model.errors import QueryTooCostly, RevisionConflict, ShuttingDown
+from cloudlet.model.errors import (
+    InvalidDocument,
+    QueryTooCostly,
+    RevisionConflict,
+    ShuttingDown,
+    StoreUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -63,6 +92,7 @@ class MemoryStore:
         self._catalog: dict[str, CollectionInfo] = {}
         self._collections: dict[int, _Collection] = {}
         self._changes: list[Change] = []
+        self._listeners: list[Listener] = []
         self._number = 0
         self._did = 0
         self._seq = 0
@@ -86,6 +116,8 @@ class MemoryStore:
                 del catalog[name]
             case SetPreset(name, preset):
                 catalog[name] = replace(find_collection(catalog, name), preset=preset)
+            case SetRule(name, rule):
+                catalog[name] = replace(find_collection(catalog, name), rule=rule)
             case CreateIndex():
                 self._create_index(catalog, change)
             case DropIndex(name, index_name):
@@ -95,24 +127,59 @@ class MemoryStore:
         self._catalog = catalog
 
     async def read(self, read: Read) -> Found:
+        return (await self._read(read))[0]
+
+    async def _read(self, read: Read) -> tuple[Found, bool]:
+        """The answer, and whether a worker gave it."""
         self._check_open()
         info = find_collection(self._catalog, read.collection)
         if read.counts_all:
-            return Found(count=len(self._collections[info.number].rows))
+            return Found(count=len(self._collections[info.number].rows)), False
         if not read.where.costly:
-            chosen = plan(read.where.node, read.sort, info.indexes)
+            chosen = self._plan(info, read)
+            counted = read.counted(chosen)
+            if counted is not None:
+                count = self._entries(info, counted, sys.maxsize)
+                return Found(count=count, index=index_name(counted)), False
             examined_max = self._limits.examined_max(read.where.patterned)
             try:
-                candidates = self._candidates(info, chosen)
-                found = select(candidates, read, chosen.ordered, examined_max, self._limits)
-                return replace(found, rows=[_copied(row) for row in found.rows])
+                candidates = self._candidates(info, chosen.source)
+                found = select(candidates, read, chosen.ordered, examined_max, self._limits, chosen.source)
+                return replace(found, rows=[_copied(row) for row in found.rows]), False
             except Overrun:
                 if self._workers is None:
                     raise
         if self._workers is None:
             raise QueryTooCostly("this query needs a worker process, and there is none")
         rows = [stored_row(row) for row in self._collections[info.number].by_did.values()]
-        return await self._workers.run(make_job(read, self._limits, rows=rows))
+        return await self._workers.run(make_job(read, self._limits, rows=rows)), True
+
+    async def aggregate(self, work: Aggregation) -> Aggregated:
+        self._check_open()
+        find_collection(self._catalog, work.collection)
+        if not work.pipeline.costly:
+            examined = Examined(self._limits.examined_inline_max)
+            reader = PlannedReader(
+                self._catalog,
+                self._plan,
+                self._candidates,
+                lambda info: len(self._collections[info.number].rows),
+                examined,
+            )
+            try:
+                return Aggregated(deepcopy(run_here(work, reader, self._limits)), examined.count)
+            except Overrun:
+                if self._workers is None:
+                    raise
+        if self._workers is None:
+            raise QueryTooCostly("this pipeline needs a worker process, and there is none")
+        rows = {
+            name: [stored_row(row) for row in self._collections[self._catalog[name].number].by_did.values()]
+            for name in work.collections
+            if name in self._catalog
+        }
+        answer = await self._workers.answer(make_pipeline_job(work, self._limits, rows=rows))
+        return answer_aggregated(answer)
 
     async def get_many(self, collection: str, ids: Sequence[bytes]) -> list[Row]:
         self._check_open()
@@ -122,13 +189,82 @@ class MemoryStore:
         self._check_open()
         info = find_collection(self._catalog, turn.collection)
         decision = turn.decide(self._target(info, turn.target))
-        self._apply(info, decision, turn.at_ms)
+        staged = _Staged(self)
+        for row in decision.deletes:
+            staged.delete(info.name, row)
+        for put in decision.puts:
+            staged.put(info.name, put)
+        self._apply(staged, turn.at_ms)
         return decision.result
 
-    async def changes(self, after_seq: int, limit: int) -> list[Change]:
+    async def commit_batch(self, batch: Batch) -> int:
         self._check_open()
+        steps = batch_steps(batch)
+        staged = _Staged(self)
+        rows = []
+        for step in steps:
+            expected = step.expected
+            info = find_collection(self._catalog, expected.collection)
+            row = self._collections[info.number].rows.get(expected.id_key)
+            check_revision(expected, None if row is None else row.rev)
+            rows.append(row)
+        for step, row in zip(steps, rows, strict=True):
+            if step.document is not None:
+                staged.put(step.expected.collection, Put(step.document, row))
+            elif step.writes and row is not None:
+                staged.delete(step.expected.collection, row)
+        self._apply(staged, batch.at_ms)
+        return self._seq
+
+    async def last_seq(self) -> int:
+        self._check_open()
+        return self._seq
+
+    async def changes(self, after_seq: int, limit: int, collection: str | None = None) -> list[Change]:
+        self._check_open()
+        check_reaches(after_seq, self._changes[0].seq if self._changes else 0)
         start = bisect_left(self._changes, after_seq + 1, key=lambda change: change.seq)
-        return self._changes[start : start + limit]
+        found = (
+            change
+            for change in self._changes[start:]
+            if collection is None or change.collection == collection
+        )
+        return [_copied_change(change) for change in islice(found, limit)]
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        own: Listener = lambda changes: listener(changes)  # noqa: E731 - one listener may listen twice
+        self._listeners.append(own)
+
+        def end() -> None:
+            if own in self._listeners:
+                self._listeners.remove(own)
+
+        return end
+
+    async def scan(self, collection: str, after_did: int, limit: int) -> list[Row]:
+        self._check_open()
+        stored = self._collections[find_collection(self._catalog, collection).number]
+        return [_copied(row) for row in islice((r for d, r in stored.by_did.items() if d > after_did), limit)]
+
+    async def explain(self, read: Read) -> Explained:
+        began = time.perf_counter()
+        info = find_collection(self._catalog, read.collection)
+        found, worker = await self._read(read)
+        ms = (time.perf_counter() - began) * 1000
+        return explained(self._plan(info, read), found, worker, ms)
+
+    async def stats(self, collection: str) -> CollectionStats:
+        self._check_open()
+        info = find_collection(self._catalog, collection)
+        stored = self._collections[info.number]
+        entries = {index.name: len(stored.entries[index.number]) for index in info.indexes}
+        documents = len(stored.rows)
+        size = sum(row.size for row in stored.rows.values())
+        return CollectionStats(documents, size, {"_id_": documents, **entries})
+
+    async def backup(self, target: Path) -> int:
+        """There is no file to copy: raises StoreUnavailable."""
+        raise StoreUnavailable("a store in memory cannot be backed up")
 
     async def close(self) -> None:
         self._closed = True
@@ -148,127 +284,172 @@ class MemoryStore:
             return self._by_ids(info, target.ids)
         if target.where.costly:
             raise Overrun("the filter is too costly for the writer")
-        chosen = plan(target.where.node, (), info.indexes)
+        chosen = plan(target.where.node, (), info.indexes, unions=True)
         read = Read(info.name, target.where, limit=target.limit)
         examined_max = self._limits.examined_max(target.where.patterned)
-        return select(self._candidates(info, chosen), read, True, examined_max, self._limits).rows
+        return select(self._candidates(info, chosen.source), read, True, examined_max, self._limits).rows
+
+    def _plan(self, info: CollectionInfo, read: Read) -> Plan:
+        probe: Probe = lambda source, most: self._entries(info, source, most)  # noqa: E731
+        return plan(read.where.node, read.sort, info.indexes, read.wanted, probe, unions=True)
 
     def _by_ids(self, info: CollectionInfo, ids: Sequence[bytes]) -> list[Row]:
         rows = self._collections[info.number].rows
         return [rows[key] for key in ids if key in rows]
 
-    def _candidates(self, info: CollectionInfo, chosen: Plan) -> Iterator[Row]:
+    def _candidates(self, info: CollectionInfo, source: Source) -> Iterator[Row]:
+        if isinstance(source, Rings):
+            stored = self._collections[info.number]
+            return Nearest(source, lambda ranges: _in_ranges(stored, Ranges(source.index, ranges)))
+        return self._unordered(info, source)
+
+    def _unordered(self, info: CollectionInfo, source: Ids | Ranges | Union | Scan) -> Iterator[Row]:
         stored = self._collections[info.number]
-        source = chosen.source
         if isinstance(source, Ids):
             yield from self._by_ids(info, source.keys)
         elif isinstance(source, Ranges):
-            entries = stored.entries[source.index.number] if source.index.number else stored.ids
-            yield from _in_ranges(stored, entries, source)
+            yield from _in_ranges(stored, source)
+        elif isinstance(source, Union):
+            rows = chain.from_iterable(self._candidates(info, part) for part in source.sources)
+            yield from {row.did: row for row in rows}.values()
         else:
             yield from list(stored.by_did.values())
 
-    def _apply(self, info: CollectionInfo, decision: Decision[T], at_ms: int) -> None:
-        """Everything is checked on a copy of the touched rows before anything is changed."""
-        staged = _Staged(self._collections[info.number], info)
-        for row in decision.deletes:
-            staged.delete(row)
-        did = self._did
-        for put in decision.puts:
-            did += put.before is None
-            staged.put(put, did, self._limits.document_bytes_max)
-        self._did = did
-        staged.apply()
-        if staged.indexes != info.indexes:
-            self._catalog = {**self._catalog, info.name: replace(info, indexes=staged.indexes)}
-        for before, after in staged.log:
-            self._log(info.name, before, after, at_ms)
+    def _entries(self, info: CollectionInfo, source: Ids | Ranges, most: int) -> int:
+        if isinstance(source, Ids):
+            return len(self._by_ids(info, source.keys))
+        stored = self._collections[info.number]
+        entries = stored.entries[source.index.number] if source.index.number else stored.ids
+        count = sum(
+            bisect_left(entries, (high, 0)) - bisect_left(entries, (low, 0)) for low, high in source.ranges
+        )
+        return min(count, most)
 
-    def _log(self, collection: str, before: Row | None, after: Row | None, at_ms: int) -> None:
-        self._seq += 1
-        last = after or before
-        if last is None:
-            return
-        operation = Operation.INSERT if before is None else Operation.UPDATE if after else Operation.DELETE
-        rev = last.rev if after else last.rev + 1
-        documents = (before.document if before else None, after.document if after else None)
-        change = Change(self._seq, collection, last.document["_id"], rev, operation, *documents, at_ms)
-        self._changes.append(change)
-        del self._changes[: -self._limits.changes_kept_max]
+    def _apply(self, staged: _Staged, at_ms: int) -> None:
+        """Everything was checked on a copy of the touched rows; now it happens."""
+        self._did = staged.did
+        staged.apply()
+        changes = [_change(name, before, after, seq, at_ms) for name, before, after, seq in staged.log]
+        self._seq += len(changes)
+        self._changes += changes
+        del self._changes[: -max(1, self._limits.changes_kept_max)]
+        if changes and self._listeners:
+            announce(list(self._listeners), [_copied_change(change) for change in changes])
 
     def _create_index(self, catalog: dict[str, CollectionInfo], change: CreateIndex) -> None:
         info = find_collection(catalog, change.collection)
-        index = IndexInfo(self._next_number(), change.name, change.parts, change.unique)
-        catalog[info.name] = with_index(info, index, self._limits)
+        index = new_index(change, self._next_number())
+        with_index(info, index, self._limits)
         entries: list[tuple[bytes, int]] = []
         owners: dict[bytes, int] = {}
         for row in self._collections[info.number].by_did.values():
-            made = index_entries(row.document, index.parts, index.unique)
+            made = entries_of(row.document, index)
             for key in made.keys:
                 if index.unique and key in owners:
                     raise duplicate_key(info.name, index.name)
                 owners[key] = row.did
                 entries.append((key, row.did))
-            index = _flagged(index, made)
+            index = flagged(index, made)
         catalog[info.name] = with_index(info, index, self._limits)
         self._collections[info.number].entries[index.number] = sorted(entries)
 
 
 class _Staged:
-    """The changes of one turn: collected and checked, then applied at once."""
+    """The changes of one turn or batch: collected and checked, then applied at once."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._parts: dict[str, _Part] = {}
+        self.did = store._did
+        self.log: list[tuple[str, Row | None, Row | None, int]] = []
+        """Collection, before, after, sequence number."""
+
+    def delete(self, name: str, row: Row) -> None:
+        part = self._part(name)
+        part.check_current(row)
+        part.rows[row.id_key] = None
+        part.move(row.did, row.document, None)
+        self.log.append((name, row, None, self._next_seq()))
+
+    def put(self, name: str, put: Put) -> None:
+        part = self._part(name)
+        body = encode_body(put.document, self._store._limits.document_bytes_max)
+        key = id_key(put.document["_id"])
+        before = put.before
+        if before is None:
+            if part.current(key) is not None:
+                raise duplicate_key(name, "_id_", put.document["_id"])
+            self.did += 1
+            did = self.did
+        else:
+            part.check_current(before)
+            did = before.did
+        row = Row(did, key, self._next_seq(), len(body.encode()), decode_body(body))
+        part.move(did, before.document if before else None, row.document)
+        part.rows[key] = row
+        self.log.append((name, before, row, row.rev))
+
+    def apply(self) -> None:
+        """Make it so; nothing can fail any more."""
+        catalog = dict(self._store._catalog)
+        for name, part in self._parts.items():
+            part.apply()
+            catalog[name] = replace(catalog[name], indexes=part.indexes)
+        if self._parts:
+            self._store._catalog = catalog
+
+    def _part(self, name: str) -> _Part:
+        part = self._parts.get(name)
+        if part is None:
+            info = find_collection(self._store._catalog, name)
+            part = self._parts[name] = _Part(self._store._collections[info.number], info)
+        return part
+
+    def _next_seq(self) -> int:
+        return self._store._seq + len(self.log) + 1
+
+
+class _Part:
+    """The part of staged changes that concerns one collection."""
 
     def __init__(self, stored: _Collection, info: CollectionInfo) -> None:
         self._stored = stored
         self._name = info.name
         self.indexes = info.indexes
-        self.log: list[tuple[Row | None, Row | None]] = []
-        self._rows: dict[bytes, Row | None] = {}
+        self.rows: dict[bytes, Row | None] = {}
         self._added: dict[int, set[tuple[bytes, int]]] = {index.number: set() for index in info.indexes}
         self._removed: dict[int, set[tuple[bytes, int]]] = {index.number: set() for index in info.indexes}
 
-    def _check_current(self, row: Row) -> None:
-        known = self._rows.get(row.id_key, self._stored.rows.get(row.id_key))
+    def current(self, key: bytes) -> Row | None:
+        return self.rows.get(key, self._stored.rows.get(key))
+
+    def check_current(self, row: Row) -> None:
+        known = self.current(row.id_key)
         if known is None or known.rev != row.rev:
             raise RevisionConflict(f"document {row.document['_id']!r} was changed in the meantime")
 
-    def delete(self, row: Row) -> None:
-        self._check_current(row)
-        self._rows[row.id_key] = None
-        self._move(row.did, row.document, None)
-        self.log.append((row, None))
-
-    def put(self, put: Put, did: int, bytes_max: int) -> None:
-        body = encode_body(put.document, bytes_max)
-        key = id_key(put.document["_id"])
-        before = put.before
-        if before is None and self._rows.get(key, self._stored.rows.get(key)) is not None:
-            raise duplicate_key(self._name, "_id_", put.document["_id"])
-        if before is not None:
-            self._check_current(before)
-        row = Row(
-            before.did if before else did, key, before.rev + 1 if before else 1, len(body), decode_body(body)
-        )
-        self._move(row.did, before.document if before else None, row.document)
-        self._rows[key] = row
-        self.log.append((before, row))
-
-    def _move(self, did: int, before: Document | None, after: Document | None) -> None:
-        flagged = []
+    def move(self, did: int, before: Document | None, after: Document | None) -> None:
+        kept = []
         for index in self.indexes:
-            old = index_entries(before, index.parts, index.unique).keys if before else frozenset()
-            made = index_entries(after, index.parts, index.unique) if after else None
-            new = made.keys if made else frozenset()
+            try:
+                old = NOTHING if before is None else entries_of(before, index)
+                new = NOTHING if after is None else entries_of(after, index)
+            except InvalidDocument:
+                if not index.automatic:
+                    raise
+                kept.append(replace(index, ready=False))
+                continue
             added, removed = self._added[index.number], self._removed[index.number]
-            for key in old - new:
+            for key in old.keys - new.keys:
                 added.discard((key, did))
                 removed.add((key, did))
-            for key in new - old:
+            for key in new.keys - old.keys:
                 if index.unique:
                     self._check_unique(index, key, did)
                 removed.discard((key, did))
                 added.add((key, did))
-            flagged.append(_flagged(index, made) if made else index)
-        self.indexes = tuple(flagged)
+            kept.append(flagged(index, new))
+        self.indexes = tuple(kept)
 
     def _check_unique(self, index: IndexInfo, key: bytes, did: int) -> None:
         entries, removed = self._stored.entries[index.number], self._removed[index.number]
@@ -287,7 +468,7 @@ class _Staged:
         for number, added in self._added.items():
             for entry in added:
                 insort(self._stored.entries[number], entry)
-        for key, row in self._rows.items():
+        for key, row in self.rows.items():
             self._replace(key, row)
 
     def _replace(self, key: bytes, row: Row | None) -> None:
@@ -303,18 +484,25 @@ class _Staged:
             stored.by_did[row.did] = row
 
 
+def _change(collection: str, before: Row | None, after: Row | None, seq: int, at_ms: int) -> Change:
+    operation = Operation.INSERT if before is None else Operation.UPDATE if after else Operation.DELETE
+    last = after or before
+    document_id = None if last is None else last.document["_id"]
+    documents = (before.document if before else None, after.document if after else None)
+    return Change(seq, collection, document_id, seq, operation, *documents, at_ms)
+
+
+def _copied_change(change: Change) -> Change:
+    return replace(change, before=deepcopy(change.before), after=deepcopy(change.after))
+
+
 def _copied(row: Row) -> Row:
     """What a caller may change without changing the store."""
     return replace(row, document=deepcopy(row.document))
 
 
-def _flagged(index: IndexInfo, made: Entries) -> IndexInfo:
-    if (made.multikey and not index.multikey) or (made.lossy and not index.lossy):
-        return replace(index, multikey=index.multikey or made.multikey, lossy=index.lossy or made.lossy)
-    return index
-
-
-def _in_ranges(stored: _Collection, entries: list[tuple[bytes, int]], source: Ranges) -> Iterator[Row]:
+def _in_ranges(stored: _Collection, source: Ranges) -> Generator[Row, None, None]:
+    entries = stored.entries[source.index.number] if source.index.number else stored.ids
     seen: set[int] = set()
     for low, high in reversed(source.ranges) if source.reverse else source.ranges:
         found = entries[bisect_left(entries, (low, 0)) : bisect_left(entries, (high, 0))]

@@ -7,6 +7,7 @@ matcher's affair.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 from cloudlet.docdb.limits import PATH_SEGMENTS_MAX
@@ -15,6 +16,9 @@ from cloudlet.model.errors import InvalidRequest
 
 Segments: TypeAlias = tuple[tuple[str, int], ...]
 """Name and array index of each segment; the index is -1 where the name is no number."""
+
+Test: TypeAlias = Callable[[Value], bool]
+"""A test of one value, which may be MISSING."""
 
 _INDEX_DIGITS_MAX = 7
 
@@ -49,6 +53,63 @@ def resolve(document: Document, segments: Segments) -> list[Value]:
     found: list[Value] = []
     _walk(document, segments, 0, found)
     return found
+
+
+def leaves(document: Document, segments: Segments) -> list[Value]:
+    """What a condition on the path looks at: ``resolve``, and one thing more.
+
+    A segment that is a number is tried as an index of an array and as a field of each of its objects; an
+    object without that field counts as MISSING here, while ``resolve`` (for sorting) passes over it.
+    """
+    found: list[Value] = []
+
+    def collect(value: Value) -> bool:
+        found.append(value)
+        return False
+
+    reaches(document, segments, 0, collect, collect)
+    return found
+
+
+def reaches(value: Document, segments: Segments, at: int, leaf: Test, element: Test) -> bool:
+    """Whether something the path leads to passes its test.
+
+    ``leaf`` tests what stands at the end of the path (MISSING included), ``element`` an array's element that
+    the last segment names by its index: such an element is not taken apart if it is an array itself.
+    """
+    last = len(segments) - 1
+    while True:
+        found = value.get(segments[at][0], MISSING)
+        if at == last:
+            return leaf(found)
+        at += 1
+        kind = type(found)
+        if kind is dict:
+            value = found
+        elif kind is list:
+            return reaches_through(found, segments, at, leaf, element)
+        else:
+            return leaf(MISSING)
+
+
+def reaches_through(array: list[Value], segments: Segments, at: int, leaf: Test, element: Test) -> bool:
+    """``reaches`` from an array on, of which ``segments[at]`` is an index or a field of its objects."""
+    index = segments[at][1]
+    last = at + 1 == len(segments)
+    for number, item in enumerate(array):
+        kind = type(item)
+        if kind is dict and reaches(item, segments, at, leaf, element):
+            return True
+        if number != index:
+            continue
+        if last:
+            if element(item):
+                return True
+        elif (kind is dict and reaches(item, segments, at + 1, leaf, element)) or (
+            kind is list and reaches_through(item, segments, at + 1, leaf, element)
+        ):
+            return True
+    return False
 
 
 def _walk(value: Value, segments: Segments, at: int, found: list[Value]) -> None:

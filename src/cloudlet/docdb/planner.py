@@ -7,33 +7,32 @@ with lossy keys gives no order.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Final, TypeAlias
 
 from cloudlet.docdb.bytekeys import (
-    NULL_KEY,
-    UNDEFINED_KEY,
+    LOSSLESS_BYTES_MAX,
     UNIQUE_PREFIX,
     KeyPart,
-    candidate_key,
     invert,
     lossless_key,
     successor,
-    text_prefix_key,
 )
-from cloudlet.docdb.filter.ast import And, Compare, In, Node, Op, Or
-from cloudlet.docdb.filter.regex import literal_prefix
+from cloudlet.docdb.filter.ast import And, Near, Node, Or
+from cloudlet.docdb.filter.geo import NO_INDEX, refused
+from cloudlet.docdb.geo.rings import WANTED, Rings
+from cloudlet.docdb.indexes.constraints import Choice, Constraints, Interval, combined, mentioned, plain_id
+from cloudlet.docdb.indexes.partial import PartialFilter, implies, implies_exists
+from cloudlet.docdb.indexes.places import place_choice, place_condition
 from cloudlet.docdb.sort import Sort
-from cloudlet.docdb.values import Rank, Value, rank
 
 RANGES_MAX: Final = 256
 """More ranges than this are not worth the statements; ids are looked up one by one and have no such limit."""
 
 END_KEY: Final = b"\xff"
-"""Above every key: no key begins with this byte (type bytes end at 110, their inverses at 250)."""
+"""Above every key: no key begins with this byte (type bytes end at 120, their inverses at 254)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +47,30 @@ class IndexInfo:
     lossy: bool = False
     ready: bool = True
     """False while it is being filled: written to, not read."""
+    sparse: bool = False
+    """Holds only documents that have one of the fields."""
+    partial: PartialFilter | None = None
+    """Holds only documents that match."""
+    expire_after_s: int | None = None
+    automatic: bool = False
+    """Made by the platform from measured queries."""
+
+    places: tuple[KeyPart, ...] = field(init=False, repr=False, compare=False)
+    """The geographic fields. With any, the index holds only documents that have a place in one."""
+
+    def __post_init__(self) -> None:
+        places = tuple(part for part in self.parts if part.kind != "value")
+        object.__setattr__(self, "places", places)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ids:
     """Look up these ids (their lossless keys)."""
 
     keys: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ranges:
     """Read these key ranges (lower end included, upper end not), which do not overlap and ascend."""
 
@@ -67,222 +80,335 @@ class Ranges:
 
 
 @dataclass(frozen=True, slots=True)
+class Union:
+    """Read all of these, each document once: the branches of an Or that need different indexes."""
+
+    sources: tuple[Ids | Ranges, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Read everything in order of insertion."""
 
 
-@dataclass(frozen=True, slots=True)
+Source: TypeAlias = Ids | Ranges | Union | Rings | Scan
+SCAN: Final = Scan()
+
+
+@dataclass(slots=True)
 class Plan:
     """Where the candidates come from, and whether they come in the wanted order."""
 
-    source: Ids | Ranges | Scan
+    source: Source
     ordered: bool
+    exact: bool = False
+    """Every candidate matches, and none is led to twice: they need not be looked at to be counted."""
 
+
+Probe: TypeAlias = Callable[[Ranges, int], int]
+"""How many entries there are in ranges, counted up to a limit."""
 
 ID_INDEX: Final = IndexInfo(0, "_id_", (KeyPart("_id", (("_id", -1),)),), unique=True)
 
 
-def plan(node: Node, sort: Sort, indexes: Iterable[IndexInfo]) -> Plan:
-    """The cheapest source by simple rules: ids, then the most leading equalities, then a range, then the
-    order.
+def plan(
+    node: Node,
+    sort: Sort,
+    indexes: Sequence[IndexInfo],
+    limit: int | None = None,
+    probe: Probe | None = None,
+    unions: bool = False,
+) -> Plan:
+    """The cheapest source: ids, then what ``probe`` finds smallest, then the most leading equalities, then a
+    range, then the order.
+
+    ``limit`` is how many documents are wanted (skipped ones included). ``unions``: the engine can read one.
+    Raises InvalidFilter for a ``$near`` that no index can answer, unless no index is given: then only ids are
+    looked for.
     """
-    candidate, lossless = _Constraints(unique=False), _Constraints(unique=True)
-    best: Plan | None = None
-    best_score = 0.0
-    for index in (ID_INDEX, *indexes):
-        if not index.ready:
-            continue
-        found, score = _use(index, lossless if index.unique else candidate, node, sort)
-        if found is not None and score > best_score:
-            best, best_score = found, score
-            if isinstance(found.source, Ids):
+    conditions = _conditions(node)
+    pinned = plain_id(conditions)
+    if pinned is not None:
+        return Plan(Ids((lossless_key(pinned),)), ordered=True, exact=len(conditions) == 1)
+    usable = [index for index in indexes if index.ready and _holds_all(index, node)]
+    if indexes:
+        for condition in conditions:
+            if type(condition) is Near:
+                return _nearest(condition, _Query(conditions, ()), sort, usable, limit, probe)
+    query = _Query(conditions, sort)
+    options = [option for index in (ID_INDEX, *usable) if (option := query.use(index)) is not None]
+    for option in options:
+        if isinstance(option.plan.source, Ids):
+            return option.plan
+    if unions and not any(option.equalities for option in options):
+        union = _union(conditions, sort, usable)
+        if union is not None:
+            return union
+    if not options:
+        return Plan(SCAN, not sort)
+    if len(options) == 1:
+        return options[0].plan
+    if probe is not None:
+        return _cheapest(options, limit, probe).plan
+    return max(options, key=lambda option: option.score).plan
+
+
+def _conditions(node: Node) -> tuple[Node, ...]:
+    """What all has to hold, with no And left at the top."""
+    if not isinstance(node, And):
+        return (node,)
+    if not any([isinstance(child, And) for child in node.children]):  # noqa: C419 - lists are faster here
+        return node.children
+    return tuple(condition for child in node.children for condition in _conditions(child))
+
+
+def _holds_all(index: IndexInfo, node: Node) -> bool:
+    """Whether every document that matches is in the index."""
+    if index.partial is not None and not implies(node, index.partial.node):
+        return False
+    if index.places:
+        conditions = tuple(_conditions(node))
+        return any(place_condition(conditions, part.path) is not None for part in index.places)
+    return not index.sparse or any(implies_exists(node, part.path) for part in index.parts)
+
+
+@dataclass(slots=True)
+class _Option:
+    """One way to answer, and what is known about its price without looking."""
+
+    plan: Plan
+    score: float
+    equalities: int
+    bounded: bool
+    residuals: int
+    """Conditions that the index says nothing about."""
+
+
+class _Query:
+    """One query, asked what each index can do for it."""
+
+    def __init__(self, conditions: tuple[Node, ...], sort: Sort) -> None:
+        self._nodes = conditions
+        self._sort = sort
+        self._paths = mentioned(conditions)
+        self._known: dict[tuple[bool, bool], Constraints] = {}
+        self._conditions = len(conditions)
+
+    def use(self, index: IndexInfo) -> _Option | None:
+        """The way through this index; None if it is of no use."""
+        if index.parts[0].path not in self._paths:
+            return self._use_order(index)
+        fields = self._constraints(index).fields
+        prefixes: list[tuple[bytes, bytes]] = [(b"", b"")]
+        fixed: set[str] = set()
+        roots: set[str] = set()
+        score, used, conditions, equalities = 0.0, 0, 0, 0
+        points = exact = True
+        for part in index.parts:
+            if part.kind != "value":
+                place = place_choice(self._nodes, part, index.multikey) if points else None
+                if place is not None and len(place.intervals) * len(prefixes) <= RANGES_MAX:
+                    prefixes = _extended(prefixes, place, part.descending)
+                    score, used, conditions = score + 2, used + 1, conditions + 1
+                    points = exact = False
                 break
-    return best or Plan(Scan(), not sort)
+            choices = fields.get(part.path)
+            if not choices or not points:
+                break
+            if index.unique and index.multikey and part.segments[0][0] in roots:
+                break  # Its keys stand for single elements; a query may mean two of them.
+            roots.add(part.segments[0][0])
+            choice = combined(choices, index.multikey)
+            if len(choice.intervals) * len(prefixes) > _ranges_max(index):
+                break
+            points = choice.points
+            prefixes = _extended(prefixes, choice, part.descending)
+            score += 4 if points else 2
+            used, conditions = used + 1, conditions + len(choices)
+            equalities += points
+            exact = exact and choice.exact
+            if points and len(choice.intervals) == 1:
+                fixed.add(part.path)
+        exact = exact and conditions == self._conditions and not index.multikey and not index.lossy
+        if index.number == 0 and used == 1 and points:
+            ids = Ids(tuple(sorted({low for low, _ in prefixes})))
+            return _Option(Plan(ids, not self._sort or len(ids.keys) <= 1, exact), 100.0, 1, True, 0)
+        ordered, reverse = self._order(index, fixed, used if points else used - 1, len(prefixes))
+        if ordered and self._sort:
+            score += 1.5
+        if not score:
+            return None
+        source = Ranges(index, _ranges(prefixes, index, used), reverse)
+        residuals = max(0, self._conditions - conditions)
+        return _Option(Plan(source, ordered, exact and used > 0), score, equalities, used > 0, residuals)
+
+    def pinned(self, index: IndexInfo, at: int) -> tuple[bytes, ...] | None:
+        """The keys that the first ``at`` fields are pinned to; None if one of them is not."""
+        prefixes: list[tuple[bytes, bytes]] = [(b"", b"")]
+        fields = self._constraints(index).fields
+        for part in index.parts[:at]:
+            choices = fields.get(part.path)
+            choice = combined(choices, index.multikey) if choices and part.kind == "value" else None
+            if choice is None or not choice.points or len(choice.intervals) * len(prefixes) > _PREFIXES_MAX:
+                return None
+            prefixes = _extended(prefixes, choice, part.descending)
+        return tuple(sorted(low for low, _ in prefixes))
+
+    def _use_order(self, index: IndexInfo) -> _Option | None:
+        """The way through the whole of an index that only gives the order."""
+        ordered, reverse = self._order(index, set(), 0, 1)
+        if not ordered or not self._sort:
+            return None
+        source = Ranges(index, ((b"", END_KEY),), reverse)
+        return _Option(Plan(source, True), 1.5, 0, False, self._conditions)
+
+    def _constraints(self, index: IndexInfo) -> Constraints:
+        kind = (index.unique, not index.lossy)
+        found = self._known.get(kind)
+        if found is None:
+            found = self._known[kind] = Constraints(self._nodes, *kind)
+        return found
+
+    def _order(self, index: IndexInfo, fixed: set[str], leading: int, ranges: int) -> tuple[bool, bool]:
+        """Whether the index gives the order, and whether it has to be read backwards for it."""
+        if not self._sort:
+            return True, False
+        if index.multikey or index.lossy or (ranges > 1 and leading):
+            return False, False
+        sort = [item for item in self._sort if item.path not in fixed] if fixed else self._sort
+        if len(sort) > len(index.parts) - leading:
+            return False, False
+        backwards = False
+        for at, item in enumerate(sort):
+            part = index.parts[leading + at]
+            if part.path != item.path or part.kind != "value":
+                return False, False
+            turned = part.descending != item.descending
+            if at and turned != backwards:
+                return False, False
+            backwards = turned
+        return True, backwards
 
 
-@dataclass(frozen=True, slots=True)
-class _Interval:
-    """Keys of one field from ``low`` up to all that begin with ``high``, before any inversion."""
-
-    low: bytes
-    high: bytes
-    point: bool = False
-    """It is the complete key of one value, so that the next field's key follows."""
+_PREFIXES_MAX: Final = 10
+"""Values of the fields before a place among which the nearest is looked for."""
 
 
-_Intervals: TypeAlias = tuple[_Interval, ...]
+def _nearest(
+    near: Near, query: _Query, sort: Sort, indexes: list[IndexInfo], limit: int | None, probe: Probe | None
+) -> Plan:
+    """Rings around a point; if another order is asked for, everything within the greatest distance."""
+    for kind in near.kinds:
+        for index in sorted(indexes, key=lambda index: -len(index.parts)):
+            for at, part in enumerate(index.parts):
+                if part.kind == "value" or part.kind != kind or part.path != near.path.text:
+                    continue
+                prefixes = query.pinned(index, at)
+                if prefixes is not None:
+                    rings = Rings(index, part.kind, prefixes, near.search, limit or WANTED)
+                    return _ring_plan(rings, sort, limit, probe)
+    raise refused(291, NO_INDEX)
 
 
-def _use(index: IndexInfo, constraints: _Constraints, node: Node, sort: Sort) -> tuple[Plan | None, float]:
-    bounds = constraints.of(node)
-    prefixes: list[tuple[bytes, bytes]] = [(b"", b"")]
-    score, position = 0.0, 0
-    points = True
-    for part in index.parts:
-        intervals = _for_part(bounds.get(part.path, ()), index.multikey)
-        if intervals is None or len(intervals) * len(prefixes) > _ranges_max(index):
-            break
-        points = all(interval.point for interval in intervals)
-        prefixes = [
-            (low + below, low + above)
-            for (low, _), (below, above) in product(prefixes, (_ends(i, part.descending) for i in intervals))
-        ]
-        score += 4 if points else 2
-        position += 1
-        if not points:
-            break
-    if index.number == 0 and position == 1 and points:
-        return Plan(Ids(tuple(sorted({low for low, _ in prefixes}))), not sort or len(prefixes) <= 1), 100.0
-    ordered, reverse = _order(index, sort, position if points else position - 1, len(prefixes))
-    if ordered and sort:
-        score += 1.5
-    if not score:
-        return None, 0.0
-    return Plan(Ranges(index, _ranges(prefixes, index, position), reverse), ordered), score
+def _ring_plan(rings: Rings, sort: Sort, limit: int | None, probe: Probe | None) -> Plan:
+    if sort and sort[0].distance is None:
+        return Plan(Ranges(rings.index, rings.disc(rings.search.farthest)), ordered=False)
+    if probe is None or limit is None:
+        return Plan(rings, ordered=True)
+    start = rings.first_radius(probe, lambda radius: Ranges(rings.index, rings.disc(radius)))
+    return Plan(replace(rings, start=start), ordered=True)
+
+
+def _extended(
+    prefixes: list[tuple[bytes, bytes]], choice: Choice, descending: bool
+) -> list[tuple[bytes, bytes]]:
+    """Every prefix, which is one point so far, with every interval of the next field behind it."""
+    return [
+        (prefix + low, prefix + end)
+        for (prefix, _), (low, end) in product(
+            prefixes, (_ends(item, descending) for item in choice.intervals)
+        )
+    ]
+
+
+def _ends(interval: Interval, descending: bool) -> tuple[bytes, bytes]:
+    """The two ends among stored keys, the lower first."""
+    if descending:
+        return successor(invert(interval.end)), successor(invert(interval.low))
+    return interval.low, interval.end
 
 
 def _ranges_max(index: IndexInfo) -> int:
     return 10**6 if index.number == 0 else RANGES_MAX
 
 
-def _ends(interval: _Interval, descending: bool) -> tuple[bytes, bytes]:
-    """The two ends as prefixes of stored keys, the lower first."""
-    if descending:
-        return invert(interval.high), invert(interval.low)
-    return interval.low, interval.high
-
-
 def _ranges(
-    prefixes: list[tuple[bytes, bytes]], index: IndexInfo, position: int
+    prefixes: list[tuple[bytes, bytes]], index: IndexInfo, used: int
 ) -> tuple[tuple[bytes, bytes], ...]:
-    if not position:
+    if not used:
         return ((b"", END_KEY),)
-    cut = UNIQUE_PREFIX if index.unique and index.lossy else None
+    if index.lossy:
+        # Stored keys may be cut: what begins like a bound belongs to the range.
+        cut = UNIQUE_PREFIX if index.unique else LOSSLESS_BYTES_MAX
+        prefixes = [(low[:cut], end if len(end) <= cut else successor(end[:cut])) for low, end in prefixes]
+    if len(prefixes) == 1:
+        return (prefixes[0],)
     merged: list[tuple[bytes, bytes]] = []
-    for low, high in sorted((low[:cut], successor(high[:cut])) for low, high in prefixes):
+    for low, end in sorted(prefixes):
         if merged and low <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            merged.append((low, high))
+            merged.append((low, end))
     return tuple(merged)
 
 
-def _order(index: IndexInfo, sort: Sort, fixed: int, ranges: int) -> tuple[bool, bool]:
-    """Whether the index gives the order, and whether it has to be read backwards for it."""
-    if not sort:
-        return True, False
-    rest = index.parts[fixed:]
-    if index.multikey or index.lossy or (ranges > 1 and fixed) or len(sort) > len(rest):
-        return False, False
-    turned = {part.descending != item.descending for part, item in zip(rest, sort, strict=False)}
-    same = all(part.path == item.path for part, item in zip(rest, sort, strict=False))
-    return same and len(turned) == 1, turned == {True}
+_PROBES: Final = (64, 2_048)
+"""Entries that are counted at first, and if no way turns out to be that short."""
+_PROBED_RANGES_MAX: Final = 16
+_UNKNOWN: Final = 10**9
 
 
-def _for_part(choices: tuple[_Intervals, ...], multikey: bool) -> _Intervals | None:
-    """One set of intervals out of several that all hold; None if there is no set."""
-    if not choices:
-        return None
-    best = min(choices, key=lambda intervals: (not all(i.point for i in intervals), len(intervals)))
-    if multikey:
-        return best
-    chosen = best
-    for other in choices:
-        if other is not chosen and len(best) * len(other) <= RANGES_MAX:
-            best = _intersection(best, other)
-    return best
+def _cheapest(options: list[_Option], limit: int | None, probe: Probe) -> _Option:
+    """The option that is expected to look at the fewest documents."""
+    options = sorted(options, key=lambda option: -option.score)
+    if options[0].plan.exact and options[0].plan.ordered and limit is not None:
+        return options[0]
+    found = options[0]
+    for most in _PROBES:
+        costs = [_cost(option, limit, probe, most) for option in options]
+        lowest = min(costs)
+        found = options[costs.index(lowest)]
+        if lowest < most:
+            break
+    return found
 
 
-def _intersection(left: _Intervals, right: _Intervals) -> _Intervals:
-    kept = []
-    for a, b in product(left, right):
-        low, high = max(a.low, b.low), min(a.high, b.high, key=successor)
-        if low < successor(high):
-            exact = (a.point and (low, high) == (a.low, a.high)) or (
-                b.point and (low, high) == (b.low, b.high)
-            )
-            kept.append(_Interval(low, high, exact))
-    return tuple(dict.fromkeys(kept))
+def _cost(option: _Option, limit: int | None, probe: Probe, most: int) -> int:
+    """Documents that will be looked at. Each condition that is left is guessed to keep one in ten."""
+    source = option.plan.source
+    if not option.bounded or not isinstance(source, Ranges) or len(source.ranges) > _PROBED_RANGES_MAX:
+        entries = _UNKNOWN
+    else:
+        entries = probe(source, most)
+        entries = entries if entries < most else most + (not option.equalities)
+    if option.plan.ordered and limit is not None:
+        return min(entries, limit * int(10 ** min(option.residuals, 4)))
+    return entries
 
 
-class _Constraints:
-    """What the tree says about single fields, as key intervals; each entry alone is implied by the tree."""
-
-    def __init__(self, unique: bool) -> None:
-        self._unique = unique
-        self._known: dict[str, tuple[_Intervals, ...]] | None = None
-
-    def of(self, node: Node) -> dict[str, tuple[_Intervals, ...]]:
-        if self._known is None:
-            self._known = self._collect(node)
-        return self._known
-
-    def _collect(self, node: Node) -> dict[str, tuple[_Intervals, ...]]:
-        match node:
-            case And(children):
-                found: dict[str, tuple[_Intervals, ...]] = {}
-                for child in children:
-                    for path, sets in self._collect(child).items():
-                        found[path] = found.get(path, ()) + sets
-                return found
-            case Or(children):
-                return self._either(children)
-            case Compare(path, op, value):
-                intervals = self._compared(op, value)
-            case In(path, values, _):
-                intervals = self._any_of(node) if values or node.patterns else ()
-            case _:
-                return {}
-        return {} if intervals is None else {path.text: (intervals,)}
-
-    def _either(self, children: tuple[Node, ...]) -> dict[str, tuple[_Intervals, ...]]:
-        """A field that every branch says something about: the union of what they say."""
-        branches = [self._collect(child) for child in children]
-        found: dict[str, tuple[_Intervals, ...]] = {}
-        for path in branches[0] if branches else ():
-            if all(path in branch for branch in branches):
-                union = [interval for branch in branches for interval in branch[path][0]]
-                found[path] = (tuple(dict.fromkeys(union)),)
-        return found
-
-    def _any_of(self, node: In) -> _Intervals | None:
-        found: list[_Interval] = []
-        for value in node.values:
-            found.extend(self._equal(value))
-        for pattern in node.patterns:
-            prefix = literal_prefix(pattern)
-            if not prefix:
-                return None
-            key = text_prefix_key(prefix)
-            found += [_Interval(key, key), _type_interval(Rank.REGEX)]
-        return tuple(dict.fromkeys(found))
-
-    def _compared(self, op: Op, value: Value) -> _Intervals | None:
-        if op is Op.EQ:
-            return self._equal(value)
-        kind = rank(value)
-        if value is None or (type(value) is float and math.isnan(value)):
-            return self._equal(value) if op in (Op.GTE, Op.LTE) else None
-        if kind == Rank.ARRAY:
-            return None
-        key, type_key = self._key(value), bytes((kind,))
-        return (_Interval(key, type_key) if op in (Op.GT, Op.GTE) else _Interval(type_key, key),)
-
-    def _equal(self, value: Value) -> _Intervals:
-        if value is None:
-            return (_Interval(NULL_KEY, NULL_KEY, point=True),)
-        own = self._key(value)
-        found = [_Interval(own, own, point=True)]
-        if type(value) is list:
-            # An array is entered by its elements; the key of the array itself is there if it is an element.
-            first = self._key(value[0]) if value else UNDEFINED_KEY
-            found.append(_Interval(first, first, point=True))
-        return tuple(found)
-
-    def _key(self, value: Value) -> bytes:
-        return lossless_key(value) if self._unique else candidate_key(value)[0]
-
-
-def _type_interval(kind: int) -> _Interval:
-    key = bytes((kind,))
-    return _Interval(key, key)
+def _union(conditions: tuple[Node, ...], sort: Sort, indexes: list[IndexInfo]) -> Plan | None:
+    """The branches of an Or, each by its own index; None if one of them has none."""
+    for either in conditions:
+        if not isinstance(either, Or) or not 1 < len(either.children) <= RANGES_MAX:
+            continue
+        rest = tuple(other for other in conditions if other is not either)
+        sources: list[Ids | Ranges] = []
+        for branch in either.children:
+            source = plan(And((*rest, branch)), (), indexes, unions=True).source
+            if isinstance(source, Scan | Rings):
+                break
+            sources += source.sources if isinstance(source, Union) else (source,)
+        else:
+            if len(sources) <= RANGES_MAX:
+                return Plan(Union(tuple(sources)), not sort)
+    return None

@@ -30,9 +30,13 @@ DELETE FROM coll WHERE n = ?
 -- Change who may do what.
 UPDATE coll SET preset = ? WHERE n = ?
 
+-- name: set_rule
+-- Set or take away the custom rule.
+UPDATE coll SET rule = ? WHERE n = ?
+
 -- name: add_index
 -- A new row of the catalog of indexes.
-INSERT INTO idx (coll, name, parts, uniq, ready) VALUES (?, ?, ?, ?, ?)
+INSERT INTO idx (coll, name, parts, uniq, ready, options) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: remove_index
 -- Forget an index.
@@ -46,25 +50,37 @@ DELETE FROM idx WHERE coll = ?
 -- From now on the index may be read.
 UPDATE idx SET ready = 1 WHERE n = ?
 
+-- name: withdraw_index
+-- From now on the index must not be read.
+UPDATE idx SET ready = 0 WHERE n = ?
+
 -- name: set_index_flags
 -- An index has met an array or a key that hides a difference.
 UPDATE idx SET multikey = ?, lossy = ? WHERE n = ?
 
 -- name: collections
 -- The catalog of collections.
-SELECT n, name, preset FROM coll ORDER BY n
+SELECT n, name, preset, rule FROM coll ORDER BY n
 
 -- name: indexes
 -- The catalog of indexes.
-SELECT n, coll, name, parts, uniq, multikey, lossy, ready FROM idx ORDER BY n
+SELECT n, coll, name, parts, uniq, multikey, lossy, ready, options FROM idx ORDER BY n
 
 -- name: get
 -- One document by its id key.
 SELECT did, id_key, rev, json(body) FROM c_{c} WHERE id_key = ?
 
+-- name: get_rev
+-- The revision of one document.
+SELECT rev FROM c_{c} WHERE id_key = ?
+
 -- name: scan
 -- All documents in order of insertion.
 SELECT did, id_key, rev, json(body) FROM c_{c} ORDER BY did
+
+-- name: scan_where
+-- Documents that meet a condition (of parameters only, see sqlite_prefilter), in order of insertion.
+SELECT did, id_key, rev, json(body) FROM c_{c} WHERE {condition} ORDER BY did
 
 -- name: scan_after
 -- The next documents in order of insertion.
@@ -100,25 +116,25 @@ WHERE x.k >= ? AND x.k < ? ORDER BY x.k DESC
 
 -- name: insert_document
 -- A new document.
-INSERT INTO c_{c} (id_key, rev, body) VALUES (?, 1, jsonb(?))
+INSERT INTO c_{c} (id_key, rev, body) VALUES (?, ?, jsonb(?))
 
 -- name: log_insert
 -- The change-log row of the document just inserted.
-INSERT INTO chg (coll, rev, op, id, after, at) SELECT ?, rev, 'insert', id_key, body, ? FROM c_{c} WHERE did = ?
+INSERT INTO chg (seq, coll, op, id, after, at) SELECT rev, ?, 'insert', id_key, body, ? FROM c_{c} WHERE did = ?
 
 -- name: log_update
 -- The change-log row of an update, written before it: the old body is still there, the new one is taken from here.
-INSERT INTO chg (coll, rev, op, id, before, after, at)
-SELECT ?, rev + 1, 'update', id_key, body, jsonb(?), ? FROM c_{c} WHERE did = ? AND rev = ?
+INSERT INTO chg (seq, coll, op, id, before, after, at)
+SELECT ?, ?, 'update', id_key, body, jsonb(?), ? FROM c_{c} WHERE did = ? AND rev = ?
 
 -- name: update_document
 -- Put the new body, which the change log already holds, in place.
-UPDATE c_{c} SET rev = rev + 1, body = (SELECT after FROM chg WHERE seq = ?) WHERE did = ?
+UPDATE c_{c} SET rev = ?1, body = (SELECT after FROM chg WHERE seq = ?1) WHERE did = ?2
 
 -- name: log_delete
 -- The change-log row of a removal, written before it.
-INSERT INTO chg (coll, rev, op, id, before, at)
-SELECT ?, rev + 1, 'delete', id_key, body, ? FROM c_{c} WHERE did = ? AND rev = ?
+INSERT INTO chg (seq, coll, op, id, before, at)
+SELECT ?, ?, 'delete', id_key, body, ? FROM c_{c} WHERE did = ? AND rev = ?
 
 -- name: delete_document
 -- Remove a document.
@@ -142,11 +158,19 @@ SELECT did FROM x_{x} WHERE k = ?
 
 -- name: changes
 -- Changes after a sequence number.
-SELECT seq, coll, rev, op, json(before), json(after), at FROM chg WHERE seq > ? ORDER BY seq LIMIT ?
+SELECT seq, coll, op, json(before), json(after), at FROM chg WHERE seq > ? ORDER BY seq LIMIT ?
+
+-- name: changes_of
+-- Changes of one collection after a sequence number.
+SELECT seq, coll, op, json(before), json(after), at FROM chg WHERE coll = ? AND seq > ? ORDER BY seq LIMIT ?
 
 -- name: last_seq
 -- The newest change.
 SELECT coalesce(max(seq), 0) FROM chg
+
+-- name: first_seq
+-- The oldest change that is still known.
+SELECT coalesce(min(seq), 0) FROM chg
 
 -- name: prune_changes
 -- Forget changes up to a sequence number.
@@ -156,6 +180,26 @@ DELETE FROM chg WHERE seq <= ?
 -- How many documents a collection has.
 SELECT count(*) FROM c_{c}
 
+-- name: count_entries
+-- How many entries an index has.
+SELECT count(*) FROM x_{x}
+
+-- name: probe_entries
+-- How many entries an index has in a range, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM x_{x} WHERE k >= ? AND k < ? LIMIT ?)
+
+-- name: probe_ids
+-- How many documents have an id in a range, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM c_{c} WHERE id_key >= ? AND id_key < ? LIMIT ?)
+
+-- name: measure_documents
+-- Number and size of the documents of a collection.
+SELECT count(*), coalesce(sum(octet_length(json(body))), 0) FROM c_{c}
+
 -- name: newest_document
 -- About how many documents a collection has had.
 SELECT coalesce(max(did), 0) FROM c_{c}
+
+-- name: renumber_documents
+-- Revisions of an older file become the sequence number of the last change; 0 if that is forgotten.
+UPDATE c_{c} SET rev = coalesce((SELECT max(seq) FROM chg WHERE coll = ? AND id = id_key), 0)

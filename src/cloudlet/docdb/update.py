@@ -1,272 +1,153 @@
-"""Updates: operators parsed once, then applied to copies, so that a failing one leaves nothing behind.
+"""Updates: parsed once, then applied to copies, so that a failing one leaves nothing behind.
 
-The rules are MongoDB's: two operators may not touch the same path or one above the other, ``_id`` never
-changes, a path is not created through a value that is neither object nor array.
+The rules are MongoDB's ("Update Operators" of its manual): two operators may not touch the same path or one
+above the other, ``_id`` never changes, a path is not created through a value that is neither object nor
+array, new fields are appended in the order of their names. Updates by an aggregation pipeline are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from cloudlet.docdb.filter.ast import And, Compare, In, Node, Op
-from cloudlet.docdb.paths import Segments, split_path
-from cloudlet.docdb.update_operators import OPERATORS, Change
+from cloudlet.docdb.paths import Segments
+from cloudlet.docdb.update_errors import Code, refused, shown
+from cloudlet.docdb.update_operators import OPERATORS
+from cloudlet.docdb.update_paths import Tests, array_filters, check_all_used, update_path
+from cloudlet.docdb.update_rename import Rename, parse_rename
+from cloudlet.docdb.update_tree import Branch, Context, Leaf, Position
 from cloudlet.docdb.values import MISSING, Document, Value, equals, type_name
-from cloudlet.model.errors import InvalidUpdate
+
+__all__ = ["Position", "Update", "parse_replacement", "parse_update", "replaced"]
 
 OPERATIONS_MAX: Final = 2_000
-ARRAY_PADDING_MAX: Final = 10_000
 KEPT_BY_REPLACE: Final = ("_id", "_openid")
-
-Position = Callable[[tuple[str, ...]], int | None]
-"""The index ``$`` stands for, below the array at this path."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    path: str
-    segments: Segments
-    change: Change
-    creates: bool
-    """Whether a missing field comes into being."""
-    only_on_insert: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Rename:
-    path: str
-    segments: Segments
-    target: Segments
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """A parsed update. ``fields`` are the first segments of all paths it writes."""
 
-    operations: tuple[_Operation | _Rename, ...]
+    root: Branch
     fields: frozenset[str]
+    renames: tuple[Rename, ...] = ()
+    filters: Tests = field(default_factory=dict)
 
     def apply(
         self, document: Document, now: datetime, position: Position, inserting: bool = False
     ) -> Document:
-        """The changed document; what did not change is shared with the old one. Raises InvalidUpdate."""
-        changed = document
-        for operation in self.operations:
-            if isinstance(operation, _Rename):
-                changed = _renamed(changed, operation)
-            elif inserting or not operation.only_on_insert:
-                segments = _placed(operation, position)
-                changed = _Writer(operation, segments, now).container(changed, 0)
-        return _with_same_id(document, changed)
+        """The changed document, or the very same object if nothing changed. Raises InvalidUpdate.
+
+        What did not change is shared with the old document, which is never touched.
+        """
+        context = Context(document, now, position, inserting, self.filters)
+        if self.renames:
+            moved = {rename.target_text: rename.value(context) for rename in self.renames}
+            context = Context(document, now, position, inserting, self.filters, moved)
+        changed: Document = self.root.in_object(document, context, "")
+        if "_id" in self.fields:
+            return _with_same_id(document, changed)
+        return changed
 
 
-def parse_update(value: Value) -> Update:
-    """The operators of a prepared update. Raises InvalidUpdate that names operator or path."""
+def parse_update(value: Value, filters: Value = None) -> Update:
+    """The operators of a prepared update, with its array filters. Raises InvalidUpdate."""
+    if type(value) is list:
+        raise refused(
+            Code.FailedToParse,
+            "an update by an aggregation pipeline (an array of stages) is not supported; "
+            "use update operators such as $set",
+        )
     if type(value) is not dict or not value:
-        raise InvalidUpdate("an update must be an object with at least one operator")
-    operations: list[_Operation | _Rename] = []
-    for name, fields in value.items():
-        if not name.startswith("$"):
-            raise InvalidUpdate(f"an update consists of operators; {name[:80]!r} is not one")
-        if type(fields) is not dict:
-            raise InvalidUpdate(f"{name} needs an object of fields")
-        if name not in OPERATORS and name != "$rename":
-            raise InvalidUpdate(f"unknown update operator: {name}")
-        for path, operand in fields.items():
-            operations.append(
-                _rename(path, operand) if name == "$rename" else _operation(name, path, operand)
-            )
-    if len(operations) > OPERATIONS_MAX:
-        raise InvalidUpdate(f"an update may change {OPERATIONS_MAX} fields")
-    paths = [_text(item.segments) for item in operations]
-    paths += [_text(item.target) for item in operations if isinstance(item, _Rename)]
-    _refuse_conflicts(paths)
-    return Update(tuple(operations), frozenset(path.split(".", 1)[0] for path in paths))
+        raise refused(Code.FailedToParse, "an update must be an object with at least one operator")
+    return _Parser(array_filters(filters)).update(value)
 
 
 def parse_replacement(value: Value) -> Document:
     """A whole new document. Raises InvalidUpdate if it holds operators."""
     if type(value) is not dict:
-        raise InvalidUpdate("a document must be an object")
+        raise refused(Code.FailedToParse, "a document must be an object")
     for name in value:
         if name.startswith("$"):
-            raise InvalidUpdate(f"a whole document cannot hold the operator {name[:80]}")
+            raise refused(
+                Code.DollarPrefixedFieldName,
+                f"The dollar ($) prefixed field '{name[:80]}' in '{name[:80]}' is not valid for storage: "
+                "a whole document cannot hold operators",
+            )
     return value
 
 
 def replaced(before: Document, replacement: Document) -> Document:
     """``replacement`` with the id and owner of ``before``. Raises InvalidUpdate if it has another id."""
+    if "_id" in before and "_id" in replacement and not equals(before["_id"], replacement["_id"]):
+        raise refused(
+            Code.ImmutableField,
+            "After applying the update, the (immutable) field '_id' was found to have been altered to "
+            f"{shown('_id', replacement['_id'])}",
+        )
     kept: Document = {name: before[name] for name in KEPT_BY_REPLACE if name in before}
     merged = {**kept, **replacement}
-    return _with_same_id(before, merged)
+    return {**merged, "_id": before["_id"]} if "_id" in before else merged
 
 
-def upsert_document(node: Node) -> Document:
-    """What the equalities of a filter say about a document that is inserted because nothing matched."""
-    document: Document = {}
-    paths: list[str] = []
-    for path, segments, value in _equalities(node):
-        paths.append(path)
-        document = _with_value(document, path, segments, value)
-    _refuse_conflicts(paths)
-    return document
+@dataclass(slots=True)
+class _Parser:
+    """One update being read."""
 
+    filters: Tests
+    root: Branch = field(default_factory=Branch)
+    paths: list[Segments] = field(default_factory=list)
+    renames: list[Rename] = field(default_factory=list)
 
-def _equalities(node: Node) -> list[tuple[str, Segments, Value]]:
-    match node:
-        case And(children):
-            return [found for child in children for found in _equalities(child)]
-        case Compare(path, Op.EQ, value):
-            return [(path.text, path.segments, value)]
-        case In(path, (value,), ()):
-            return [(path.text, path.segments, value)]
-        case _:
-            return []
-
-
-def _operation(name: str, path: str, operand: Value) -> _Operation:
-    segments = _update_path(path)
-    spec = OPERATORS[name]
-    return _Operation(path, segments, spec.parse(path, operand), spec.creates, name == "$setOnInsert")
-
-
-def _rename(path: str, operand: Value) -> _Rename:
-    if type(operand) is not str:
-        raise InvalidUpdate("$rename needs the new name as text")
-    segments, target = _update_path(path), _update_path(operand)
-    if any(name == "$" for name, _ in (*segments, *target)):
-        raise InvalidUpdate("$rename cannot use the positional operator")
-    return _Rename(path, segments, target)
-
-
-def _update_path(path: str) -> Segments:
-    segments = split_path(path, InvalidUpdate)
-    for at, (name, _) in enumerate(segments):
-        if name == "$" and at:
-            continue
-        if name.startswith("$"):
-            reason = "array filters are not supported" if at else "field names cannot start with $"
-            raise InvalidUpdate(f"the path {path[:80]!r} cannot be updated: {reason}")
-    return segments
-
-
-def _text(segments: Segments) -> str:
-    return ".".join(name for name, _ in segments)
-
-
-def _refuse_conflicts(paths: list[str]) -> None:
-    seen: set[str] = set()
-    for path in paths:
-        if path in seen:
-            raise InvalidUpdate(f"Updating the path '{path}' would create a conflict at '{path}'")
-        seen.add(path)
-    for path in paths:
-        names = path.split(".")
-        for length in range(1, len(names)):
-            above = ".".join(names[:length])
-            if above in seen:
-                raise InvalidUpdate(f"Updating the path '{path}' would create a conflict at '{above}'")
-
-
-def _placed(operation: _Operation, position: Position) -> Segments:
-    """The path with ``$`` replaced by the index of the matched element."""
-    segments = operation.segments
-    for at, (name, _) in enumerate(segments):
-        if name == "$":
-            index = position(tuple(above for above, _ in segments[:at]))
-            if index is None:
-                raise InvalidUpdate(
-                    "The positional operator did not find the match needed from the query "
-                    f"for the path '{operation.path}'"
+    def update(self, value: Document) -> Update:
+        for name, fields in value.items():
+            if name not in OPERATORS and name != "$rename":
+                raise refused(Code.FailedToParse, _unknown(name))
+            if type(fields) is not dict:
+                raise refused(
+                    Code.FailedToParse,
+                    f"Modifiers operate on fields but we found type {type_name(fields)} instead. "
+                    f"For example: {{$mod: {{<field>: ...}}}} not {shown(name, fields)}",
                 )
-            segments = (*segments[:at], (str(index), index), *segments[at + 1 :])
-    return segments
+            for path, operand in fields.items():
+                self.operation(name, path, operand)
+                if len(self.paths) > OPERATIONS_MAX:
+                    raise refused(Code.BadValue, f"an update may change {OPERATIONS_MAX} fields")
+        self.root.sort()
+        if self.filters:
+            check_all_used(self.filters, self.paths)
+        names = frozenset(segments[0][0] for segments in self.paths)
+        return Update(self.root, names, tuple(self.renames), self.filters)
+
+    def operation(self, name: str, path: str, operand: Value) -> None:
+        if name == "$rename":
+            rename = parse_rename(path, operand)
+            self.renames.append(rename)
+            self.add(rename.source, rename.removal())
+            self.add(rename.target, rename.arrival())
+            return
+        segments = update_path(path, self.filters)
+        spec = OPERATORS[name]
+        self.add(segments, Leaf(path, spec.parse(path, operand), spec.blocked, name == "$setOnInsert"))
+
+    def add(self, segments: Segments, leaf: Leaf) -> None:
+        self.root.add(segments, leaf)
+        self.paths.append(segments)
+
+
+def _unknown(name: str) -> str:
+    if name.startswith("$"):
+        return f"Unknown modifier: {name[:80]}. Expected one of {', '.join([*OPERATORS, '$rename'])}"
+    return f"an update consists of operators such as $set; {name[:80]!r} is not one"
 
 
 def _with_same_id(before: Document, after: Document) -> Document:
     if "_id" not in before or after.get("_id", MISSING) is before["_id"]:
         return after
     if "_id" not in after or not equals(after["_id"], before["_id"]):
-        raise InvalidUpdate("Performing an update on the path '_id' would modify the immutable field '_id'")
-    return {**after, "_id": before["_id"]}
-
-
-@dataclass(frozen=True, slots=True)
-class _Writer:
-    """One operator on its way down a path, copying what it passes."""
-
-    operation: _Operation
-    segments: Segments
-    now: datetime | None
-
-    def container(self, value: Value, at: int) -> Value:
-        if type(value) is dict:
-            return self.object(value, at)
-        if type(value) is list:
-            return self.array(value, at)
-        if not self.operation.creates:
-            return value
-        raise InvalidUpdate(
-            f"Cannot create field '{self.segments[at][0]}' in element '{self.segments[at - 1][0]}' "
-            f"of type {type_name(value)} (path '{self.operation.path}')"
+        raise refused(
+            Code.ImmutableField,
+            "Performing an update on the path '_id' would modify the immutable field '_id'",
         )
-
-    def object(self, value: Document, at: int) -> Document:
-        name = self.segments[at][0]
-        old = value.get(name, MISSING)
-        new = self.below(old, at)
-        if new is old:
-            return value
-        if new is MISSING:
-            return {key: item for key, item in value.items() if key != name}
-        return {**value, name: new}
-
-    def array(self, value: list[Value], at: int) -> list[Value]:
-        name, index = self.segments[at]
-        if index < 0:
-            if not self.operation.creates:
-                return value
-            raise InvalidUpdate(
-                f"Cannot create field '{name}' in the array at path "
-                f"'{_text(self.segments[:at])}' (path '{self.operation.path}')"
-            )
-        old = value[index] if index < len(value) else MISSING
-        new = self.below(old, at)
-        if new is old:
-            return value
-        if new is MISSING:
-            new = None  # Removing an element by its index leaves a hole, so that the others keep theirs.
-        if index - len(value) > ARRAY_PADDING_MAX:
-            raise InvalidUpdate(f"the index {index} is too far behind the end of the array")
-        padded = value + [None] * (index + 1 - len(value))
-        padded[index] = new
-        return padded
-
-    def below(self, old: Value, at: int) -> Value:
-        if at + 1 == len(self.segments):
-            return self.operation.change(old, self.now)
-        if old is MISSING:
-            return self.container({}, at + 1) if self.operation.creates else MISSING
-        return self.container(old, at + 1)
-
-
-def _renamed(document: Document, rename: _Rename) -> Document:
-    value: Value = document
-    for name, _ in rename.segments:
-        if type(value) is list:
-            raise InvalidUpdate(f"$rename cannot go through the array on the path '{rename.path}'")
-        value = value.get(name, MISSING) if type(value) is dict else MISSING
-    if value is MISSING:
-        return document
-    removal = _Operation(rename.path, rename.segments, lambda _, __: MISSING, creates=False)
-    without = _Writer(removal, rename.segments, None).container(document, 0)
-    return _with_value(without, rename.path, rename.target, value)
-
-
-def _with_value(document: Document, path: str, segments: Segments, value: Value) -> Document:
-    operation = _Operation(path, segments, lambda _, __: value, creates=True)
-    result: Document = _Writer(operation, segments, None).container(document, 0)
-    return result
+    return {**after, "_id": before["_id"]}

@@ -15,14 +15,47 @@ from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from cloudlet.docdb.limits import DEPTH_MAX
+from cloudlet.docdb.numeric import INT64_MAX, INT64_MIN, Decimal128, Long, long_number, number_kind
 from cloudlet.model.errors import InvalidDocument, InvalidRequest
+
+__all__ = [
+    "EPOCH",
+    "INT64_MAX",
+    "INT64_MIN",
+    "MAX_KEY",
+    "MIN_KEY",
+    "MISSING",
+    "UNDEFINED_KEY",
+    "Binary",
+    "Decimal128",
+    "Document",
+    "Long",
+    "MaxKey",
+    "MinKey",
+    "Missing",
+    "ObjectId",
+    "OrderKey",
+    "Rank",
+    "Regex",
+    "ServerDate",
+    "Timestamp",
+    "Value",
+    "binary",
+    "compare",
+    "date_from_ms",
+    "date_to_ms",
+    "equals",
+    "identical",
+    "order_key",
+    "prepare",
+    "rank",
+    "type_name",
+]
 
 Document: TypeAlias = dict[str, Any]
 Value: TypeAlias = Any
 OrderKey: TypeAlias = tuple[Any, ...]
 
-INT64_MIN: Final = -(2**63)
-INT64_MAX: Final = 2**63 - 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
@@ -70,6 +103,45 @@ class Regex:
 
 
 @dataclass(frozen=True, slots=True)
+class Binary:
+    """Bytes with a subtype other than 0; those of subtype 0 are ``bytes``. Make it with ``binary``."""
+
+    raw: bytes
+    subtype: int
+
+
+def binary(raw: bytes, subtype: int) -> bytes | Binary:
+    """Bytes of a subtype from 0 to 255."""
+    return Binary(raw, subtype) if subtype else raw
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Timestamp:
+    """MongoDB's internal time: seconds since 1970 and a counter, 32 bits each."""
+
+    seconds: int
+    counter: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.seconds < 2**32 and 0 <= self.counter < 2**32):
+            raise InvalidDocument("the two numbers of a timestamp lie between 0 and 2^32 - 1")
+
+
+@dataclass(frozen=True, slots=True)
+class MinKey:
+    """The value below all values."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaxKey:
+    """The value above all values."""
+
+
+MIN_KEY: Final = MinKey()
+MAX_KEY: Final = MaxKey()
+
+
+@dataclass(frozen=True, slots=True)
 class ServerDate:
     """ "Now plus ``offset_ms``", to be replaced by a date before anything is stored or matched."""
 
@@ -79,6 +151,7 @@ class ServerDate:
 class Rank:
     """Type brackets in MongoDB's order. A value compares with values of its own rank only."""
 
+    MIN_KEY = 1
     UNDEFINED = 5
     NULL = 10
     NUMBER = 20
@@ -89,7 +162,9 @@ class Rank:
     OBJECT_ID = 70
     BOOL = 80
     DATE = 90
+    TIMESTAMP = 100
     REGEX = 110
+    MAX_KEY = 120
 
 
 _RANKS: Final[dict[type, int]] = {
@@ -97,17 +172,24 @@ _RANKS: Final[dict[type, int]] = {
     Missing: Rank.NULL,
     int: Rank.NUMBER,
     float: Rank.NUMBER,
+    Long: Rank.NUMBER,
+    Decimal128: Rank.NUMBER,
     str: Rank.STRING,
     dict: Rank.OBJECT,
     list: Rank.ARRAY,
     bytes: Rank.BINARY,
+    Binary: Rank.BINARY,
     ObjectId: Rank.OBJECT_ID,
     bool: Rank.BOOL,
     datetime: Rank.DATE,
+    Timestamp: Rank.TIMESTAMP,
     Regex: Rank.REGEX,
+    MinKey: Rank.MIN_KEY,
+    MaxKey: Rank.MAX_KEY,
 }
 
 _TYPE_NAMES: Final[dict[int, str]] = {
+    Rank.MIN_KEY: "minKey",
     Rank.NULL: "null",
     Rank.STRING: "string",
     Rank.OBJECT: "object",
@@ -116,7 +198,9 @@ _TYPE_NAMES: Final[dict[int, str]] = {
     Rank.OBJECT_ID: "objectId",
     Rank.BOOL: "bool",
     Rank.DATE: "date",
+    Rank.TIMESTAMP: "timestamp",
     Rank.REGEX: "regex",
+    Rank.MAX_KEY: "maxKey",
 }
 
 UNDEFINED_KEY: Final[OrderKey] = (Rank.UNDEFINED, 0)
@@ -157,11 +241,8 @@ def rank(value: Value) -> int:
 
 def type_name(value: Value) -> str:
     """MongoDB's name of the value's type, for messages and ``$type``."""
-    if type(value) is float:
-        return "double"
-    if type(value) is int:
-        return "int" if -(2**31) <= value < 2**31 else "long"
-    return _TYPE_NAMES[rank(value)]
+    kind = rank(value)
+    return number_kind(value) if kind == Rank.NUMBER else _TYPE_NAMES[kind]
 
 
 def order_key(value: Value) -> OrderKey:
@@ -189,7 +270,13 @@ _RARE_KEYS: Final[dict[type, Callable[[Any], OrderKey]]] = {
     Missing: lambda _: (Rank.NULL, 0),
     dict: _object_key,
     list: lambda value: (Rank.ARRAY, tuple(order_key(item) for item in value)),
-    bytes: lambda value: (Rank.BINARY, (len(value), value)),
+    bytes: lambda value: (Rank.BINARY, (len(value), 0, value)),
+    Binary: lambda value: (Rank.BINARY, (len(value.raw), value.subtype, value.raw)),
+    Long: lambda value: (Rank.NUMBER, value),
+    Decimal128: lambda value: (Rank.NUMBER, value) if value == value else _NAN_KEY,
+    Timestamp: lambda value: (Rank.TIMESTAMP, (value.seconds, value.counter)),
+    MinKey: lambda _: (Rank.MIN_KEY, 0),
+    MaxKey: lambda _: (Rank.MAX_KEY, 0),
     ObjectId: lambda value: (Rank.OBJECT_ID, value.raw),
     bool: lambda value: (Rank.BOOL, value),
     datetime: lambda value: (Rank.DATE, value),
@@ -218,6 +305,8 @@ def identical(a: Value, b: Value) -> bool:
         return len(a) == len(b) and all(identical(x, y) for x, y in zip(a, b, strict=True))
     if type(a) is float:
         return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+    if type(a) is Decimal128:
+        return bool(a.as_tuple() == b.as_tuple())
     return bool(a == b)
 
 
@@ -258,10 +347,10 @@ class _Preparation:
         if kind is list:
             self.deeper(depth)
             return [self.value(item, depth - 1) for item in value]
-        if kind is int:
+        if kind is int or kind is Long:
             if not INT64_MIN <= value <= INT64_MAX:
                 raise self.error(f"the integer {str(value)[:30]} does not fit into 64 bits")
-            return value
+            return value if kind is int else long_number(value)
         if kind is datetime:
             return self.date(value)
         if kind is ServerDate:

@@ -11,15 +11,37 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from cloudlet.docdb.base import Found, Read, Row, find_collection
-from cloudlet.docdb.execute import select
+import apsw
+
+from cloudlet.docdb.base import CollectionInfo, Found, Read, Row, find_collection
+from cloudlet.docdb.execute import index_name, select
 from cloudlet.docdb.limits import DocdbLimits
-from cloudlet.docdb.planner import plan
-from cloudlet.docdb.sqlite_file import candidates, count_all, load_catalog, open_reader, snapshot
-from cloudlet.docdb.workerproto import HEADER, Answer, Job, frame, job_decoder, job_read, row, stored_row
+from cloudlet.docdb.pipeline.jobs import run_job
+from cloudlet.docdb.planner import Scan, plan
+from cloudlet.docdb.sqlite_file import (
+    candidates,
+    count_all,
+    entries,
+    load_catalog,
+    open_reader,
+    sieved,
+    snapshot,
+)
+from cloudlet.docdb.workerproto import (
+    HEADER,
+    Answer,
+    Job,
+    PipelineJob,
+    frame,
+    job_decoder,
+    job_read,
+    row,
+    stored_row,
+)
 from cloudlet.model.errors import PlatformError, QueryTooCostly
 
 MEMORY_BYTES_MAX = 2 * 1024**3
@@ -55,14 +77,17 @@ def _frames(stream: BinaryIO) -> Iterator[bytes]:
         yield body
 
 
-def _answer(job: Job) -> Answer:
+def _answer(job: Job | PipelineJob) -> Answer:
     try:
+        if isinstance(job, PipelineJob):
+            return run_job(job)
         found = _run(job_read(job), job)
         return Answer(
             rows=[stored_row(found_row) for found_row in found.rows],
             keys=list(found.keys),
             count=found.count,
             examined=found.examined,
+            index=found.index,
         )
     except PlatformError as exc:
         return Answer(error=type(exc).__name__, message=exc.message)
@@ -72,15 +97,41 @@ def _answer(job: Job) -> Answer:
 
 def _run(read: Read, job: Job) -> Found:
     limits = DocdbLimits(result_bytes_max=job.result_bytes_max)
+    if job.postgres is not None:
+        # Installations without PostgreSQL have no driver for it.
+        from cloudlet.docdb.postgres.worker import run_on_postgres
+
+        return run_on_postgres(read, limits, *job.postgres, job.seconds)
     if job.path is None:
         return select(_sent_rows(job), read, not read.sort, None, limits)
     with closing(open_reader(Path(job.path))) as connection, snapshot(connection):
         info = find_collection(load_catalog(connection), read.collection)
         if read.counts_all:
             return Found(count=count_all(connection, info))
-        chosen = plan(read.where.node, read.sort, info.indexes)
-        with closing(candidates(connection, info, chosen.source)) as found:
-            return select(found, read, chosen.ordered, None, limits)
+        chosen = plan(
+            read.where.node,
+            read.sort,
+            info.indexes,
+            read.wanted,
+            lambda source, most: entries(connection, info, source, most),
+            unions=True,
+        )
+        counted = read.counted(chosen)
+        if counted is not None:
+            return Found(count=entries(connection, info, counted, sys.maxsize), index=index_name(counted))
+        scans = isinstance(chosen.source, Scan)
+        rows = sieved(connection, info, read.where) if scans else candidates(connection, info, chosen.source)
+        with closing(rows):
+            found = select(rows, read, chosen.ordered, None, limits, chosen.source)
+        # What SQLite threw away was looked at, too.
+        return replace(found, examined=_passed(connection, info, read, found)) if scans else found
+
+
+def _passed(connection: apsw.Connection, info: CollectionInfo, read: Read, found: Found) -> int:
+    """About how many documents a scan has passed."""
+    if not read.sort and found.rows and len(found.rows) == read.limit:
+        return max(found.examined, found.rows[-1].did)
+    return count_all(connection, info)
 
 
 def _sent_rows(job: Job) -> Iterator[Row]:

@@ -28,7 +28,7 @@ class StoredRow(msgspec.Struct, array_like=True, frozen=True):
     body: str
 
 
-class Job(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True, tag="read"):
     """One query, and the file or the rows it is about."""
 
     collection: str
@@ -41,6 +41,24 @@ class Job(msgspec.Struct, frozen=True):
     result_bytes_max: int
     path: str | None = None
     rows: list[StoredRow] | None = None
+    postgres: tuple[str, str] | None = None
+    """Address of a database, which may hold a password, and environment."""
+
+
+class PipelineJob(msgspec.Struct, frozen=True, tag="pipeline"):
+    """One aggregation pipeline, and the file or the rows of each collection it is about."""
+
+    collection: str
+    stages: str
+    now_ms: int
+    conditions: dict[str, list[str]] | None
+    seconds: float
+    result_bytes_max: int
+    document_bytes_max: int
+    path: str | None = None
+    rows: dict[str, list[StoredRow]] | None = None
+    postgres: tuple[str, str] | None = None
+    """Address of a database, which may hold a password, and environment."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -50,25 +68,32 @@ class Answer(msgspec.Struct, frozen=True):
     keys: list[tuple[bytes, int, int]] = []
     count: int = 0
     examined: int = 0
+    index: str | None = None
+    documents: list[str] = []
+    """What a pipeline made."""
     error: str | None = None
     message: str = ""
 
 
-job_decoder: Final = msgspec.msgpack.Decoder(Job)
+job_decoder: Final = msgspec.msgpack.Decoder(Job | PipelineJob)
 answer_decoder: Final = msgspec.msgpack.Decoder(Answer)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
-def frame(record: Job | Answer) -> bytes:
+def frame(record: Job | PipelineJob | Answer) -> bytes:
     """The bytes on the pipe."""
     body = _encoder.encode(record)
     return HEADER.pack(len(body)) + body
 
 
 def make_job(
-    read: Read, limits: DocdbLimits, path: str | None = None, rows: list[StoredRow] | None = None
+    read: Read,
+    limits: DocdbLimits,
+    path: str | None = None,
+    rows: list[StoredRow] | None = None,
+    postgres: tuple[str, str] | None = None,
 ) -> Job:
-    """The job for a read, on a file or on rows that are sent along."""
+    """The job for a read, on a file, on a database or on rows that are sent along."""
     return Job(
         collection=read.collection,
         conditions=[encode_value(condition) for condition in read.where.conditions],
@@ -80,6 +105,7 @@ def make_job(
         result_bytes_max=limits.result_bytes_max,
         path=path,
         rows=rows,
+        postgres=postgres,
     )
 
 
@@ -104,9 +130,15 @@ def row(stored: StoredRow) -> Row:
 
 def answer_found(answer: Answer) -> Found:
     """What a worker found; raises the error it reports."""
+    check_answer(answer)
+    rows = [row(stored) for stored in answer.rows]
+    return Found(rows, answer.count, answer.keys, answer.examined, answer.index)
+
+
+def check_answer(answer: Answer) -> None:
+    """Raises the error a worker reports."""
     if answer.error is not None:
         kind = getattr(errors, answer.error, Internal)
         if not (isinstance(kind, type) and issubclass(kind, PlatformError)):
             kind = Internal
         raise kind(answer.message)
-    return Found([row(stored) for stored in answer.rows], answer.count, answer.keys, answer.examined)

@@ -5,6 +5,7 @@ limit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -20,6 +21,7 @@ from cloudlet.docdb.workerproto import (
     HEADER,
     Answer,
     Job,
+    PipelineJob,
     answer_decoder,
     answer_found,
     frame,
@@ -30,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 _START_S = 10.0
 """What a new process may take until it reads its first job."""
+_DYING_S = 1.0
 
 
 class WorkerPool:
@@ -59,10 +62,14 @@ class WorkerPool:
         return self._waiting
 
     async def run(self, job: Job) -> Found:
-        """The answer to a job.
+        """The answer to a job; raises what ``answer`` raises, and whatever the query itself raises."""
+        return answer_found(await self.answer(job))
+
+    async def answer(self, job: Job | PipelineJob) -> Answer:
+        """What a process answers, which may be an error of the query.
 
         Raises QueryTooCostly at the time limit, ConcurrencyExceeded if too many jobs wait, StoreUnavailable
-        if the process died for another reason, and whatever the query itself raises.
+        if the process died for another reason.
         """
         if self._closed:
             raise ShuttingDown()
@@ -74,7 +81,7 @@ class WorkerPool:
         finally:
             self._waiting -= 1
         try:
-            return answer_found(await self._run(job))
+            return await self._run(job)
         finally:
             self._slots.release()
 
@@ -88,7 +95,7 @@ class WorkerPool:
         self._all.clear()
         self._idle.clear()
 
-    async def _run(self, job: Job) -> Answer:
+    async def _run(self, job: Job | PipelineJob) -> Answer:
         process, started = await self._take()
         try:
             async with asyncio.timeout(job.seconds + (_START_S if started else 0)):
@@ -100,6 +107,7 @@ class WorkerPool:
             raise _too_long(job) from exc
         except (OSError, EOFError, msgspec.MsgspecError) as exc:
             self._metrics.killed.inc()
+            await _seen_ending(process)
             await self._end(process)
             if process.returncode == -signal.SIGALRM:
                 raise _too_long(job) from exc
@@ -131,7 +139,7 @@ class WorkerPool:
         self._all.discard(process)
 
 
-async def _exchange(process: Process, job: Job) -> Answer:
+async def _exchange(process: Process, job: Job | PipelineJob) -> Answer:
     if process.stdin is None or process.stdout is None:
         raise EOFError
     process.stdin.write(frame(job))
@@ -140,6 +148,13 @@ async def _exchange(process: Process, job: Job) -> Answer:
     if length > FRAME_BYTES_MAX:
         raise EOFError
     return answer_decoder.decode(await process.stdout.readexactly(length))
+
+
+async def _seen_ending(process: Process) -> None:
+    """Wait a moment for a process that seems to be dying: a signal sent meanwhile would hide its status."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DYING_S):
+            await process.wait()
 
 
 def _kill(process: Process) -> None:
@@ -157,5 +172,5 @@ async def _reap(process: Process) -> None:
     await process.wait()
 
 
-def _too_long(job: Job) -> QueryTooCostly:
+def _too_long(job: Job | PipelineJob) -> QueryTooCostly:
     return QueryTooCostly(f"the query took longer than {job.seconds:g} s and was stopped; an index may help")

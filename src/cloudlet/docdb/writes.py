@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeAlias, TypeVar
 
 from cloudlet.docdb import update as updates
@@ -11,8 +11,9 @@ from cloudlet.docdb.base import Decision, Put, Row, Select
 from cloudlet.docdb.filter import Where
 from cloudlet.docdb.filter.position import matched_index
 from cloudlet.docdb.limits import Overrun
+from cloudlet.docdb.update_errors import Code, refused
+from cloudlet.docdb.update_upsert import upsert_document, upsert_id
 from cloudlet.docdb.values import Document, Value, date_from_ms, identical
-from cloudlet.model.errors import InvalidUpdate
 
 T = TypeVar("T")
 
@@ -29,12 +30,23 @@ class Updated:
     upserted_id: Value = None
     document: Document | None = None
     """The (last) document as it is afterwards."""
+    before: Document | None = None
+    """The (last) document as it was."""
 
     @staticmethod
     def total(parts: Sequence[Updated]) -> Updated:
         """Several turns as one result."""
+        if len(parts) == 1:
+            return parts[0]
         matched, modified = sum(part.matched for part in parts), sum(part.modified for part in parts)
-        return Updated(matched, modified, parts[-1].upserted_id, parts[-1].document)
+        return replace(parts[-1], matched=matched, modified=modified)
+
+    def projected(self, project: Callable[[Document], Document]) -> Updated:
+        """With the wanted fields of the documents only."""
+        document, before = (
+            None if image is None else project(image) for image in (self.document, self.before)
+        )
+        return replace(self, document=document, before=before)
 
 
 def insert(documents: Sequence[Document]) -> Writes[None]:
@@ -73,7 +85,11 @@ class Replacement:
     document: Document
 
     def __call__(self, rows: Sequence[Row]) -> Decision[Updated]:
-        return _changed(rows, lambda document: updates.replaced(document, self.document))
+        return _changed(rows, self._replaced)
+
+    def _replaced(self, document: Document) -> Document:
+        new = updates.replaced(document, self.document)
+        return document if identical(document, new) else new
 
     def on_insert(self, document: Document) -> Document:
         """The document that is inserted when nothing matched: of the filter only the id counts."""
@@ -100,9 +116,20 @@ class Upsert:
     def __call__(self, rows: Sequence[Row]) -> Decision[Updated]:
         if rows or not isinstance(self.work, Update | Replacement):
             return self.work(rows)
-        base = updates.upsert_document(self.new.where.node)
+        node = self.new.where.node
+        base = upsert_id(node) if isinstance(self.work, Replacement) else upsert_document(node)
         document = self.new.complete(self.work.on_insert(base))
         return Decision(Updated(0, 0, document["_id"], document), [Put(document)])
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Remove one row and keep what it was."""
+
+    def __call__(self, rows: Sequence[Row]) -> Decision[Updated]:
+        if not rows:
+            return Decision(Updated(0, 0))
+        return Decision(Updated(1, 1, before=rows[0].document), deletes=rows[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +182,19 @@ def rechecked(work: Writes[T], where: Where, revisions: Mapping[bytes, int]) -> 
     return decide
 
 
+def first_of(work: Writes[T], where: Where, revisions: Mapping[bytes, int]) -> Writes[Piece[T]]:
+    """Work on the first of rows that were matched before the turn, passing over what no longer matches."""
+
+    def decide(rows: Sequence[Row]) -> Decision[Piece[T]]:
+        for row in rows:
+            if row.rev == revisions[row.id_key] or _matches_here(where, row):
+                decision = work([row])
+                return Decision(Piece(decision.result, []), decision.puts, decision.deletes)
+        return Decision(Piece(None, []))
+
+    return decide
+
+
 def _matches_here(where: Where, row: Row) -> bool | None:
     """Whether a row still matches; None if finding out would cost too much inside a turn."""
     if where.costly:
@@ -166,13 +206,16 @@ def _matches_here(where: Where, row: Row) -> bool | None:
 
 
 def _changed(rows: Sequence[Row], change: Callable[[Document], Document]) -> Decision[Updated]:
+    """``change`` gives the very same document back if nothing changed."""
     puts = []
-    last: Document | None = None
+    before: Document | None = None
+    after: Document | None = None
     for row in rows:
-        last = change(row.document)
-        if last is not row.document and not identical(row.document, last):
-            puts.append(Put(last, row))
-    return Decision(Updated(len(rows), len(puts), None, last), puts)
+        before = row.document
+        after = change(before)
+        if after is not before:
+            puts.append(Put(after, row))
+    return Decision(Updated(len(rows), len(puts), None, after, before), puts)
 
 
 def _position(where: Where, document: Document) -> updates.Position:
@@ -186,4 +229,4 @@ def _nowhere(_path: tuple[str, ...]) -> int | None:
 
 
 def _too_costly(_path: tuple[str, ...]) -> int | None:
-    raise InvalidUpdate("the positional operator cannot follow a costly regular expression")
+    raise refused(Code.BadValue, "the positional operator cannot follow a costly regular expression")

@@ -14,6 +14,8 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from cloudlet.docdb.base import CreateIndex
+from cloudlet.docdb.indexes.declared import declared_indexes
 from cloudlet.model.clock import Clock
 from cloudlet.model.errors import (
     AlreadyExists,
@@ -194,6 +196,28 @@ class Deployer:
         for text in target.notices:
             await events.put(Notice(text))
         await self._check_collections(request, target.environment, events)
+        for index in declared_indexes(request.database):
+            text = await self._declare(target.environment, index, request)
+            if text:
+                await events.put(Notice(text))
+
+    async def _declare(self, environment: str, index: CreateIndex, request: DeployRequest) -> str:
+        """Make an index that the project declares, and its collection. Return what a person should know."""
+        name = f"index {index.name} of {index.collection}"
+        there = index.collection in await self._collections.names(environment)
+        if there and index.name in await self._collections.indexes(environment, index.collection):
+            return ""
+        if request.dry_run:
+            return f"{name} would be created"
+        await self._create_collection(environment, index.collection)
+        try:
+            await self._collections.create_index(environment, index)
+        except AlreadyExists:
+            return ""
+        except PlatformError as exc:
+            # The functions do not depend on it: without an index everything is there, only slower.
+            return f"{name} was not created: {exc.message}"
+        return f"{name} created"
 
     async def _check_collections(
         self, request: DeployRequest, environment: str, events: asyncio.Queue[DeployEvent | None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cloudlet.docdb.base import CreateIndex
 from cloudlet.model.function import Version
 
 
@@ -36,4 +37,13 @@ class Collections(Protocol):
 
     async def create(self, environment: str, name: str) -> None:
         """Raise AlreadyExists or InvalidName."""
+        ...
+
+    async def indexes(self, environment: str, collection: str) -> frozenset[str]:
+        """Names of a collection's indexes. Raise CollectionNotFound."""
+        ...
+
+    async def create_index(self, environment: str, index: CreateIndex) -> None:
+        """Return when it is filled. Raise AlreadyExists, LimitExceeded, InvalidParameter, or what a document
+        in the way is called."""
         ...

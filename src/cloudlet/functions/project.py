@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from cloudlet.docdb.indexes.declared import declared_indexes
 from cloudlet.model.errors import InvalidName, InvalidProject
 from cloudlet.model.function import TIMEOUT_S_DEFAULT
 from cloudlet.model.ids import check_environment_name, check_function_name
@@ -65,6 +67,8 @@ class Project:
     names: Names = field(default_factory=Names)
     """Environment ids and collections that the code names."""
     warnings: tuple[str, ...] = ()
+    database: Mapping[str, Any] = field(default_factory=dict)
+    """What ``cloudbaserc.json`` says about collections and their indexes."""
     function_folders: tuple[Path, ...] = ()
     """Folders in which functions are or may appear, those of broken ones included."""
 
@@ -96,6 +100,7 @@ def read_project(path: Path, variables: Mapping[str, str]) -> Project:
         environment=reader.environment,
         names=names,
         warnings=tuple(dict.fromkeys(reader.warnings)),
+        database=reader.database,
         function_folders=_outermost([*reader.roots, *(candidate.directory for candidate in candidates)]),
     )
 
@@ -123,6 +128,7 @@ class _Reader:
         self.kind = "folder"
         self.environment = ""
         self.warnings: list[str] = []
+        self.database: dict[str, Any] = {}
         self.roots: list[Path] = []
         self.client_folders: list[Path] = []
         self._variables = variables
@@ -206,8 +212,10 @@ class _Reader:
             self._listed.append(Source(f"{where} {entry['name']}", entry))
         if not self._listed and self._listed_root.is_dir():
             self.roots.append(self._listed_root)
+        if declared_indexes(values):
+            self.database = {key: values[key] for key in ("framework", "database") if key in values}
         for key in values:
-            if key not in {
+            if key not in self.database and key not in {
                 "envId", "version", "region", "functionRoot", "functionDefaultConfig", "functions", "$schema",
             }:  # fmt: skip
                 self.warnings.append(f"{CLOUDBASE_FILE}: {key} has no effect here")

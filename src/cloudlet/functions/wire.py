@@ -6,10 +6,11 @@ event a line, in the order in which things happen; the last line is ``done`` or 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from cloudlet.docdb.indexes.declared import declared_indexes
 from cloudlet.model.errors import InvalidParameter, MalformedBody
 from cloudlet.model.function import FunctionConfig
 from cloudlet.model.ids import check_environment_name, check_function_name
@@ -60,6 +61,8 @@ class DeployRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collections: tuple[str, ...] = ()
     """Collections that the code uses."""
     create_collections: bool = False
+    database: dict[str, Any] = {}
+    """The parts of ``cloudbaserc.json`` that declare indexes, as they are."""
     dry_run: bool = False
     """Tell what would happen; nothing is recorded, installed or started."""
 
@@ -172,6 +175,7 @@ def decode_event(line: bytes) -> DeployEvent:
 
 
 def _check(request: DeployRequest) -> None:
+    declared_indexes(request.database)
     if not request.functions:
         raise InvalidParameter("the deploy names no function")
     if len(request.functions) > FUNCTIONS_MAX:

@@ -14,3 +14,7 @@ class Access:
     """Server-side callers: presets and rules do not apply, `_openid` is not stamped."""
     openid: str = ""
     uid: str = ""
+    transaction: str = ""
+    """The id of the transaction this is a part of; empty: none."""
+    login_type: str = ""
+    """How the user signed in, as rules see it (``auth.loginType``); empty: not known."""

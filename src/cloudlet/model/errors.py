@@ -14,9 +14,10 @@ docstring is the default message.
     │   └── EnvironmentMismatch
     ├── NotFound
     │   ├── EnvironmentNotFound · FunctionNotFound · VersionNotFound · InstanceNotFound
-    │   └── CollectionNotFound · DocumentNotFound
+    │   └── CollectionNotFound · DocumentNotFound · TransactionNotFound
     ├── Conflict
-    │   ├── AlreadyExists · DuplicateKey · RevisionConflict · DataDirectoryInUse · PortTaken
+    │   ├── AlreadyExists · DuplicateKey · RevisionConflict · ChangesPruned
+    │   └── DataDirectoryInUse · PortTaken
     ├── LimitExceeded
     │   ├── RateLimited · ConcurrencyExceeded · DepthExceeded · ResultTooLarge · QueryTooCostly
     ├── FunctionError             the function's own code failed; the platform did its part
@@ -90,6 +91,8 @@ class InvalidUpdate(InvalidRequest):
     """The update is not valid."""
 
     code = "invalid_update"
+    number: int | None = None
+    """MongoDB's number of this error, where it has one; the message names it too."""
 
 
 class InvalidProjection(InvalidRequest):
@@ -188,6 +191,12 @@ class DocumentNotFound(NotFound):
     code = "document_not_found"
 
 
+class TransactionNotFound(NotFound):
+    """The transaction does not exist: it has ended, its time was up, or the service was restarted."""
+
+    code = "transaction_not_found"
+
+
 class Conflict(PlatformError):
     """It conflicts with what is there."""
 
@@ -210,6 +219,13 @@ class RevisionConflict(Conflict):
     """The document was changed in the meantime."""
 
     code = "revision_conflict"
+    retriable = True
+
+
+class ChangesPruned(Conflict):
+    """The change log no longer reaches back to the asked position; begin anew."""
+
+    code = "changes_pruned"
     retriable = True
 
 

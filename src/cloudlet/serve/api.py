@@ -16,7 +16,6 @@ from cloudlet.api.ports import AdminServices
 from cloudlet.auth.keys import KeyRing
 from cloudlet.auth.service import AuthService
 from cloudlet.dialects.app import Services, edge_app, instance_app
-from cloudlet.docdb.base import Preset
 from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.service import DocumentService
 from cloudlet.docdb.stores import Stores
@@ -33,7 +32,9 @@ from cloudlet.model.errors import Unavailable
 from cloudlet.node.client import HttpNodeClient
 from cloudlet.observe.metrics import LoopPauses
 from cloudlet.serve.asgi import AsgiListener
+from cloudlet.serve.collections import DocumentCollections
 from cloudlet.serve.control_link import ControlLink
+from cloudlet.serve.database import dropper, make_database
 from cloudlet.serve.dev import documents_of, invoker_of
 from cloudlet.serve.doors import Doors
 from cloudlet.serve.process import Listeners, ended
@@ -46,6 +47,8 @@ log = structlog.get_logger(__name__)
 DRAIN_S = 10.0
 KEY_PACE_S = 600.0
 """How often it is looked whether a signing key is due."""
+TRANSACTION_PACE_S = 0.5
+"""How often transactions that are past their time are ended."""
 
 
 async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event) -> None:
@@ -58,9 +61,15 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
         keys = KeyRing(records)
         await keys.maintain(clock.now())
         registry = CollectorRegistry()
-        stores = Stores.in_directory(paths.documents, metrics=DocumentMetrics(registry))
+        url = settings.documents_url
+        stores = Stores.in_directory(
+            paths.documents,
+            metrics=DocumentMetrics(registry),
+            postgres_url=url.get_secret_value() if url else None,
+        )
         stack.push_async_callback(stores.close)
         documents = documents_of(settings, stores, clock)
+        database = make_database(settings, paths, stores, clock)
         control = ControlLink(paths.control_socket)
         stack.push_async_callback(control.close)
         activator = HttpInvoker(paths.activator_socket)
@@ -80,7 +89,7 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
         services = Services(records, auth, documents, invoker, clock)
         builder = Builder(paths, find_toolchain(os.environ))
         uploads = Uploads(paths.cache / "uploads")
-        deployer = Deployer(records, builder, uploads, control, _Collections(documents), clock)
+        deployer = Deployer(records, builder, uploads, control, DocumentCollections(documents), clock)
         await deployer.clean()
         admin = AdminServices(
             records=records,
@@ -91,8 +100,9 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
             publisher=control,
             deploys=deployer,
             uploads=uploads,
-            drop_documents=stores.remove,
+            drop_documents=dropper(database),
             service_url=lambda: settings.service_url,
+            database=database,
             metrics=Scrape(
                 registry,
                 {"edge": partial(edge_metrics, edge), "control": control.metrics, "node": node.metrics},
@@ -104,23 +114,25 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
             stack.push_async_callback(listener.close, DRAIN_S)
         doors = Doors(paths.platform_socket, lambda identity: instance_app(services, identity))
         pauses = LoopPauses("api", registry)
-        for work in (doors.run(), _keep_keys(keys, clock, sessions_changed), pauses.run()):
+        for work in (
+            doors.run(),
+            _keep_keys(keys, clock, sessions_changed),
+            pauses.run(),
+            documents.indexes.run(),
+            _sweep_transactions(documents),
+            database.imports.run(),
+            database.backups.run(lambda: [found.name for found in records.environments()]),
+        ):
             stack.push_async_callback(ended, asyncio.create_task(work))
         log.info("api_started", sequence=records.sequence())
         await stop.wait()
 
 
-class _Collections:
-    """What a deploy asks of the document database (`functions.ports.Collections`)."""
-
-    def __init__(self, documents: DocumentService) -> None:
-        self._documents = documents
-
-    async def names(self, environment: str) -> frozenset[str]:
-        return frozenset(found.name for found in await self._documents.list_collections(environment))
-
-    async def create(self, environment: str, name: str) -> None:
-        await self._documents.create_collection(environment, name, Preset.PRIVATE)
+async def _sweep_transactions(documents: DocumentService) -> None:
+    """Nobody comes back for a transaction whose client has vanished."""
+    while True:
+        await asyncio.sleep(TRANSACTION_PACE_S)
+        documents.sweep_transactions()
 
 
 async def _keep_keys(keys: KeyRing, clock: SystemClock, changed: Callable[[], Awaitable[None]]) -> None:

@@ -15,9 +15,16 @@ import structlog
 
 from cloudlet.docdb.base import Preset
 from cloudlet.docdb.permissions import owner_of
-from cloudlet.docdb.service import DocumentService, FindResult, Query, UpdateResult
+from cloudlet.docdb.service import (
+    DocumentService,
+    FindResult,
+    Modify,
+    ModifyResult,
+    Query,
+    UpdateResult,
+)
 from cloudlet.docdb.stores import Stores
-from cloudlet.docdb.values import Document, Value
+from cloudlet.docdb.values import Value
 from cloudlet.model.access import Access
 from cloudlet.model.clock import Clock
 from cloudlet.model.errors import AlreadyExists, CollectionNotFound, Internal, InvalidName, PlatformError
@@ -36,8 +43,16 @@ log = structlog.get_logger(__name__)
 def documents_of(settings: Settings, stores: Stores, clock: Clock) -> DocumentService:
     """The document service that the settings ask for."""
     if settings.create_collections or settings.explain_empty:
-        return DevDocuments(stores, clock, settings.create_collections, settings.explain_empty)
-    return DocumentService(stores, clock)
+        return DevDocuments(stores, clock, settings)
+    return DocumentService(stores, clock, automatic_indexes=_automatic_indexes(settings))
+
+
+def _automatic_indexes(settings: Settings) -> Callable[[str, str], bool]:
+    """Whether indexes may be made for the queries of a collection."""
+    off = frozenset(settings.automatic_indexes_off)
+    if not settings.automatic_indexes:
+        return lambda _environment, _collection: False
+    return lambda environment, name: environment not in off and f"{environment}/{name}" not in off
 
 
 def invoker_of(settings: Settings, invoker: Invoker, clock: Clock) -> Invoker:
@@ -49,10 +64,10 @@ class DevDocuments(DocumentService):
     """Documents whose collections are made at their first use, and whose empty lists say why they are
     empty."""
 
-    def __init__(self, stores: Stores, clock: Clock, create: bool, explain: bool) -> None:
-        super().__init__(stores, clock)
-        self._create = create
-        self._explain = explain
+    def __init__(self, stores: Stores, clock: Clock, settings: Settings) -> None:
+        super().__init__(stores, clock, automatic_indexes=_automatic_indexes(settings))
+        self._create = settings.create_collections
+        self._explain = settings.explain_empty
 
     async def find(self, access: Access, collection: str, query: Query) -> FindResult:
         found = await self._made(access, collection, partial(super().find, access, collection, query))
@@ -76,16 +91,22 @@ class DevDocuments(DocumentService):
         multi: bool = False,
         upsert: bool = False,
         replace: bool = False,
+        array_filters: Value = None,
     ) -> UpdateResult:
-        options = {"multi": multi, "upsert": upsert, "replace": replace}
+        options = {"multi": multi, "upsert": upsert, "replace": replace, "array_filters": array_filters}
         call = partial(super().update, access, collection, filter, update, **options)
         return await self._made(access, collection, call)
 
-    async def find_and_update(
-        self, access: Access, collection: str, filter: Value, update: Value, *, upsert: bool = False
-    ) -> tuple[int, Document | None]:
-        call = partial(super().find_and_update, access, collection, filter, update, upsert=upsert)
+    async def find_and_modify(
+        self, access: Access, collection: str, filter: Value, modify: Modify
+    ) -> ModifyResult:
+        call = partial(super().find_and_modify, access, collection, filter, modify)
         return await self._made(access, collection, call)
+
+    async def distinct(self, access: Access, collection: str, path: str, filter: Value = None) -> list[Value]:
+        return await self._made(
+            access, collection, partial(super().distinct, access, collection, path, filter)
+        )
 
     async def delete(self, access: Access, collection: str, filter: Value, *, multi: bool = False) -> int:
         call = partial(super().delete, access, collection, filter, multi=multi)

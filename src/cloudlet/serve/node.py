@@ -163,7 +163,7 @@ class _Platform:
         return ProcessSpec(
             name=name,
             argv=tuple(process.command(name, self._settings, numbers)),
-            env=_environment(),
+            env=_environment() | (self._settings.secrets() if name == "api" else {}),
             pass_fds={number: listeners[listener].fileno() for listener, number in numbers.items()},
             ready_probe=probe,
             alive_probe=probe,

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run one process until it is told to stop."""
     parser = argparse.ArgumentParser(prog="cloudlet.serve.process")
     parser.add_argument("name", choices=["control", "api"])
-    parser.add_argument("--settings", required=True, type=Settings.model_validate_json)
+    parser.add_argument("--settings", required=True, type=Settings.handed_over)
     parser.add_argument("--listen", action="append", default=[], type=_listener)
     given = parser.parse_args(arguments)
     configure(given.settings.log_level, given.name)

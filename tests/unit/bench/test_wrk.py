@@ -15,7 +15,7 @@ SUMMARY = (
 
 def test_the_summary_line_is_found_among_wrks_own() -> None:
     output = f"Running 3s test @ http://127.0.0.1:1/\n  1 threads and 64 connections\n{SUMMARY}\n"
-    assert parse(output) == Load(calls_per_s=10000.0, p50_ms=2.4, p99_ms=3.9, errors=7)
+    assert parse(output) == Load(calls_per_s=10000.0, p50_ms=2.4, p99_ms=3.9, errors=7, answered=30000)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from cloudlet.model.sandbox import NodeReport, Rung
 from cloudlet.node.logs import LogQuery
 from cloudlet.node.wire import LogRecord
 from cloudlet.serve.asgi import AsgiListener
+from cloudlet.serve.collections import DocumentCollections
 from cloudlet.serve.installation import listen_unix
 from cloudlet.settings import Paths
 from cloudlet.state.memory import MemoryRecords
@@ -68,19 +69,6 @@ class Twins:
 
     async def drop(self, environment: str) -> None:
         """There are no files to remove."""
-
-
-class Collections:
-    """Collections of the real document service."""
-
-    def __init__(self, documents: DocumentService) -> None:
-        self._documents = documents
-
-    async def names(self, environment: str) -> frozenset[str]:
-        return frozenset(found.name for found in await self._documents.list_collections(environment))
-
-    async def create(self, environment: str, name: str) -> None:
-        await self._documents.create_collection(environment, name)
 
 
 class Cli:
@@ -128,7 +116,7 @@ async def platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncI
     uploads = Uploads(paths.cache / "uploads")
     builder = Builder(paths, Toolchain(Path("node"), Path("npm"), Path("python"), {"PATH": "/bin"}))
     twins = cli.twins
-    deployer = Deployer(cli.records, builder, uploads, twins, Collections(documents), clock)
+    deployer = Deployer(cli.records, builder, uploads, twins, DocumentCollections(documents), clock)
     services = AdminServices(
         records=cli.records,
         auth=AuthService(cli.records, keys, clock),

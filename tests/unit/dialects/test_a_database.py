@@ -57,13 +57,46 @@ async def test_documents_come_back_as_they_went_in() -> None:
             "stock": _int(30),
             "sold": {"$numberLong": "5000000000"},
             "at": {"$date": {"$numberLong": "1700000000123"}},
-            "ref": {"$oid": "0123456789abcdef01234567"},
             "tags": ["hot", None, True],
             "place": {"type": "Point", "coordinates": [{"$numberDouble": "113.5"}, _int(23)]},
         }
         answer = await database.insert(document)
         assert answer["data"] == {"insertedIds": ["d1"]}
         assert await database.find(query={"_id": "d1"}, queryType="DOC") == [document]
+
+
+async def test_object_ids_come_back_as_text() -> None:
+    """Every SDK makes ``{}`` of an ObjectId, so upstream never sends one."""
+    async with started() as rig:
+        database = await _database(rig)
+        reference = {"$oid": "0123456789abcdef01234567"}
+        answer = await database.insert({"_id": reference, "refs": [reference, {"to": reference}]})
+        assert answer["data"] == {"insertedIds": [reference["$oid"]]}
+        text = reference["$oid"]
+        expected = {"_id": text, "refs": [text, {"to": text}]}
+        assert await database.find(query={"refs": reference}) == [expected]
+        assert await database.find(query={"refs": text}) == []
+        stages = [{"stageKey": "$match", "stageValue": json.dumps({"_id": reference})}]
+        found = await database("aggregateDocuments", stages=stages)
+        assert [json.loads(each) for each in found["data"]["list"]] == [expected]
+        change = json.dumps({"$set": {"refs": reference}})
+        found = await database("modifyAndReturnDoc", query={"_id": reference}, data=change)
+        assert json.loads(found["data"]["doc"]) == {"_id": text, "refs": text}
+
+
+async def test_what_is_written_as_it_was_counts_as_upstream_counts() -> None:
+    """The SDK's own tests: a set and a find-and-modify count what was found, an update what it changed."""
+    async with started() as rig:
+        database = await _database(rig)
+        await database.insert({"_id": "a", "n": _int(1)})
+        same, found = json.dumps({"n": _int(1)}), {"query": {"_id": "a"}, "queryType": "DOC"}
+        answer = await database("modifyDocument", **found, data=same, multi=False, merge=False, upsert=True)
+        assert answer["data"] == {"updated": 1, "upsert_id": None}
+        operators = json.dumps({"$set": {"n": _int(1)}})
+        answer = await database("modifyDocument", **found, data=operators, multi=False, merge=True)
+        assert answer["data"] == {"updated": 0, "upsert_id": None}
+        answer = await database("modifyAndReturnDoc", query={"_id": "a"}, data=operators)
+        assert answer["data"]["updated"] == 1
 
 
 async def test_ids_are_made_and_server_dates_resolved() -> None:
@@ -184,7 +217,8 @@ async def test_errors_have_the_codes_and_texts_that_programs_look_for() -> None:
         deep = "[" * 5000 + "]" * 5000
         assert (await rig.from_inside({**bad, "query": deep}))["code"] == "DATABASE_REQUEST_FAILED"
         assert (await rig.from_inside({**bad, "query": "[]"}))["code"] == "DATABASE_REQUEST_FAILED"
-        assert (await rig.from_inside({**bad, "transactionId": "t"}))["code"] == "INVALID_PARAM"
+        unknown = {**bad, "query": "{}", "transactionId": "t"}
+        assert (await rig.from_inside(unknown))["code"] == "DATABASE_TRANSACTION_FAIL"
 
 
 async def test_environments_do_not_see_each_other() -> None:

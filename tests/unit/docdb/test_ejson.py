@@ -9,12 +9,26 @@ from typing import Any
 import pytest
 
 from cloudlet.docdb.ejson import decode, encode_canonical, encode_plain, encode_relaxed
-from cloudlet.docdb.values import ObjectId, Regex, ServerDate, identical, prepare
+from cloudlet.docdb.values import (
+    MAX_KEY,
+    MIN_KEY,
+    Binary,
+    Decimal128,
+    Long,
+    ObjectId,
+    Regex,
+    ServerDate,
+    Timestamp,
+    identical,
+    prepare,
+)
 from cloudlet.model.errors import InvalidDocument, InvalidFilter, MalformedBody
 
 DATE = datetime(2026, 11, 20, 12, 30, 1, 234000, tzinfo=UTC)
 MS = 1795177801234
 HEX = "0123456789abcdef01234567"
+ID = ObjectId.from_hex(HEX)
+UUID = bytes.fromhex("c8edabc3f7384ca3b68dab92a91478a3")
 
 
 @pytest.mark.parametrize(
@@ -36,9 +50,36 @@ HEX = "0123456789abcdef01234567"
         ('{"$regex":"a","$options":"gi"}', Regex("a", "i")),
         ('{"$regex":"a"}', Regex("a")),
         ('{"$regex":{"$regularExpression":{"pattern":"a","options":"i"}}}', Regex("a", "i")),
-        ('{"$oid":"0123456789abcdef01234567"}', ObjectId.from_hex(HEX)),
+        ('{"$oid":"0123456789abcdef01234567"}', ID),
         ('{"$binary":{"base64":"AAE=","subType":"00"}}', b"\0\1"),
         ('{"$binary":"AAE=","$type":"00"}', b"\0\1"),
+        ('{"$binary":"AAE=","$type":4}', Binary(b"\0\1", 4)),
+        ('{"$binary":{"base64":"AAE=","subType":"4"}}', Binary(b"\0\1", 4)),
+        ('{"$binary":{"base64":"","subType":"ff"}}', Binary(b"", 255)),
+        ('{"$uuid":"c8edabc3-f738-4ca3-b68d-ab92a91478a3"}', Binary(UUID, 4)),
+        ('{"$numberLong":"5"}', Long(5)),
+        ('{"$numberLong":"-2147483649"}', -(2**31) - 1),
+        ('{"$numberInt":"-0"}', 0),
+        ('{"$numberDouble":"-0.0"}', -0.0),
+        ('{"$numberDecimal":"1.50"}', Decimal128("1.50")),
+        ('{"$numberDecimal":"1E+3"}', Decimal128("1E+3")),
+        ('{"$numberDecimal":"-inf"}', Decimal128("-Infinity")),
+        ('{"$numberDecimal":"NaN"}', Decimal128("NaN")),
+        ('{"$timestamp":{"t":5,"i":{"$numberInt":"1"}}}', Timestamp(5, 1)),
+        ('{"$minKey":1}', MIN_KEY),
+        ('{"$maxKey":{"$numberInt":"1"}}', MAX_KEY),
+        ('{"$date":{"$numberLong":"5"}}', datetime(1970, 1, 1, 0, 0, 0, 5000, tzinfo=UTC)),
+        ('{"$date":{"$numberLong":"-62135596800000"}}', datetime(1, 1, 1, tzinfo=UTC)),
+        ("9007199254740993", 2**53 + 1),
+        ("9223372036854775807", 2**63 - 1),
+        ("9223372036854775808", float(2**63)),
+        ("-0", 0),
+        ("-0.0", -0.0),
+        ("1e3", 1000.0),
+        ('{"$ref":"c","$id":{"$oid":"0123456789abcdef01234567"}}', {"$ref": "c", "$id": ID}),
+        ('{"$ref":"c","$id":1,"$db":"d"}', {"$ref": "c", "$id": 1, "$db": "d"}),
+        ('{"__proto__":{"x":1},"constructor":null}', {"__proto__": {"x": 1}, "constructor": None}),
+        ('{"type":"Point","coordinates":[1,2.5]}', {"type": "Point", "coordinates": [1, 2.5]}),
         ('{"$undefined":true}', None),
         ('{"$symbol":"s"}', "s"),
         ('{"a":1,"a":2}', {"a": 2}),
@@ -53,6 +94,40 @@ HEX = "0123456789abcdef01234567"
 )
 def test_decodes(source: Any, value: Any) -> None:
     assert identical(decode(source), value)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ('{"$numberDecimal":1}', "not the content of a \\$numberDecimal"),
+        ('{"$numberDecimal":"1_0"}', "not a decimal number"),
+        ('{"$numberDecimal":"x"}', "not a decimal number"),
+        ('{"$numberDecimal":"1E+9999"}', "exponent"),
+        ('{"$numberDecimal":"1.0000000000000000000000000000000001"}', "34 digits"),
+        ('{"$timestamp":{"t":-1,"i":1}}', "timestamp"),
+        ('{"$timestamp":{"t":1}}', "timestamp"),
+        ('{"$timestamp":{"t":4294967296,"i":0}}', "timestamp"),
+        ('{"$minKey":2}', "minKey"),
+        ('{"$maxKey":true}', "integer"),
+        ('{"$uuid":"c8edabc3f7384ca3b68dab92a91478a3"}', "uuid"),
+        ('{"$binary":{"base64":"AA==","subType":"100"}}', "integer"),
+        ('{"$binary":{"base64":"AA==","subType":256}}', "subtype"),
+        ('{"$binary":{"base64":"AA==","kind":"00"}}', "binary"),
+        ('{"$code":"x"}', "not supported"),
+        ('{"$dbPointer":{}}', "not supported"),
+        ('{"$date":{"$numberLong":"253402300800000"}}', "years 1 to 9999"),
+        ('{"$regularExpression":{"pattern":"a\\u0000"}}', "regex"),
+        ("NaN", "valid JSON"),
+        ("1e999", "valid JSON"),
+        ('{"a":1', "valid JSON"),
+        ('"\\ud800"', "valid JSON"),
+        ('["' + "[" * 10 + '"]' + "x", "valid JSON"),
+        ("[" * 101 + "]" * 101, "nested more than 100"),
+    ],
+)
+def test_says_what_is_wrong(source: str, reason: str) -> None:
+    with pytest.raises(MalformedBody, match=reason):
+        decode(source)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +154,8 @@ def test_decodes(source: Any, value: Any) -> None:
         '{"$regularExpression":{"pattern":"a","options":"q"}}',
         '{"$regex":5}',
         '{"$binary":{"base64":"*"}}',
-        '{"$numberDecimal":"1"}',
-        '{"$timestamp":{"t":1,"i":1}}',
+        '{"$numberDecimal":"."}',
+        '{"$timestamp":5}',
         '{"$symbol":1}',
         "[" * 150 + "]" * 150,
         "[" * 100_000,
@@ -97,6 +172,25 @@ def test_the_error_is_the_one_that_fits() -> None:
         decode("{", InvalidFilter)
 
 
+RARE = {
+    "long": Long(1),
+    "dec": Decimal128("-1.50"),
+    "bin": Binary(b"\0", 4),
+    "ts": Timestamp(1, 2),
+    "min": MIN_KEY,
+    "max": MAX_KEY,
+}
+RARE_TEXT = (
+    '"dec":{"$numberDecimal":"-1.50"},"bin":{"$binary":{"base64":"AA==","subType":"04"}},'
+    '"ts":{"$timestamp":{"t":1,"i":2}},"min":{"$minKey":1},"max":{"$maxKey":1}'
+)
+
+
+def test_encodes_rare_types_alike_in_relaxed_and_plain() -> None:
+    assert encode_relaxed(RARE) == '{"long":1,' + RARE_TEXT + "}"
+    assert encode_plain(RARE) == '{"long":1,' + RARE_TEXT + "}"
+
+
 def test_encodes_canonically() -> None:
     value = {
         "i": 1,
@@ -106,11 +200,13 @@ def test_encodes_canonically() -> None:
         "t": DATE,
         "o": ObjectId.from_hex(HEX),
         "r": Regex("a", "i"),
+        **RARE,
     }
     assert encode_canonical(value) == (
         '{"i":{"$numberInt":"1"},"l":{"$numberLong":"1099511627776"},"d":{"$numberDouble":"1.0"},'
         '"n":{"$numberDouble":"NaN"},"t":{"$date":{"$numberLong":"1795177801234"}},"o":{"$oid":"0123456789abcdef01234567"},'
-        '"r":{"$regularExpression":{"pattern":"a","options":"i"}}}'
+        '"r":{"$regularExpression":{"pattern":"a","options":"i"}},'
+        '"long":{"$numberLong":"1"},' + RARE_TEXT + "}"
     )
 
 
@@ -140,6 +236,7 @@ def test_server_dates_are_resolved_at_any_depth() -> None:
     "value",
     [
         2**63,
+        Long(2**63),
         "\ud800",
         {"a\0": 1},
         {"\udfff": 1},

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cloudlet.docdb.filter import where
-from cloudlet.docdb.values import ObjectId, Regex
+from cloudlet.docdb.limits import Overrun
+from cloudlet.docdb.values import Decimal128, ObjectId, Regex
 from cloudlet.model.errors import InvalidFilter
 
 DATE = datetime(2026, 11, 20, tzinfo=UTC)
@@ -160,6 +161,9 @@ def test_does_not_match(condition: dict[str, Any], document: dict[str, Any]) -> 
         ({"a": {"$options": "i"}}, r"\$regex"),
         ({"a": {"$regex": "(", "$options": ""}}, "not understood"),
         ({"a": {"$regex": "a", "$options": "q"}}, r"\$options"),
+        ({"a": {"$regex": "[[:letter:]]"}}, r"\[:letter:\]"),
+        ({"a": {"$regex": "[[:^alpha:]]"}}, r"\[:\^alpha:\]"),
+        ({"a": {"$regex": "\\p{Han}"}}, "not understood"),
         ({"a": {"$regex": 5}}, r"\$regex"),
         ({"a": Regex("x" * 2_000)}, "characters"),
         ({"a": {"$ne": Regex("x")}}, r"\$not"),
@@ -170,7 +174,55 @@ def test_does_not_match(condition: dict[str, Any], document: dict[str, Any]) -> 
         ({"": 1}, "empty field name"),
         ({".".join("a" * 101): 1}, "segments"),
         ({"a": {"$in": list(range(10_001))}}, "10000 values"),
-        ({"$or": [{"a": 1}] * 2_001}, "conditions"),
+        ({"$or": [{"a": 1}] * 12_001}, "conditions"),
+        ({"a": {"$in": [Regex("x")] * 10_001}}, "10000 values"),
+        ({"$or": [{"a": {"$in": [Regex("x")] * 101}}] * 2}, "200 regular expressions"),
+        ({"$or": [{"a": Regex("x" * 1_000)}] * 21}, "20000 characters"),
+        ({"$jsonSchema": {"patternProperties": {f"x{n}": {} for n in range(201)}}}, "200 regular"),
+        ({"a": {"$all": [1] * 12_001}}, "conditions"),
+        ({"a": {"$all": [{"$elemMatch": {"b": 1}}, 5]}}, r"\$all with \$elemMatch"),
+        ({"a": {"$mod": [2**70, 1]}}, "64 bits"),
+        ({"a": {"$mod": ["4", 1]}}, "64 bits"),
+        ({"a": {"$mod": [0.5, 1]}}, "divisor"),
+        ({"a": {"$type": 0}}, r"\$type"),
+        ({"a": {"$type": True}}, r"\$type"),
+        ({"a": {"$type": ["int", "thing"]}}, "thing"),
+        ({"a": {"$type": 2.5}}, r"\$type"),
+        ({"a": {"$size": "1"}}, r"\$size"),
+        ({"a": {"$size": Decimal128("1.5")}}, r"\$size"),
+        ({"a": {"$bitsAllSet": -1}}, "from 0 on"),
+        ({"a": {"$bitsAllSet": 1.5}}, "from 0 on"),
+        ({"a": {"$bitsAnySet": "1"}}, "positions"),
+        ({"a": {"$bitsAnyClear": [-1]}}, "position"),
+        ({"a": {"$bitsAllClear": [2**31]}}, "position"),
+        ({"a": {"$bitsAllClear": [0] * 10_001}}, "10000 positions"),
+        ({"a": {"$bitsAllSet": b"x" * 1_025}}, "1024 bytes"),
+        ({"a": {"$lt": {"$foo": 1}, "$foo": 2}}, r"unknown operator: \$foo"),
+        ({"$expr": {"$foo": 1}}, r"\$foo"),
+        ({"a": {"$elemMatch": {"$expr": {"$eq": [1, 1]}}}}, r"inside \$elemMatch"),
+        ({"a": {"$expr": 1}}, r"unknown operator: \$expr"),
+        ({"a": {"$regex": "a\0"}}, "null character"),
+        ({"a": {"$not": {}}}, r"\$not"),
+        ({"$text": {"$search": "x"}}, r"\$text"),
+        ({"$jsonSchema": 1}, "object"),
+        ({"$jsonSchema": {"foo": 1}}, "'foo' is not known"),
+        ({"$jsonSchema": {"$ref": "x"}}, "not supported"),
+        ({"$jsonSchema": {"type": "integer"}}, "integer"),
+        ({"$jsonSchema": {"bsonType": "thing"}}, "thing"),
+        ({"$jsonSchema": {"type": "object", "bsonType": "object"}}, "both"),
+        ({"$jsonSchema": {"required": []}}, "required"),
+        ({"$jsonSchema": {"required": ["a", "a"]}}, "twice"),
+        ({"$jsonSchema": {"properties": {"a": 1}}}, "properties must be an object"),
+        ({"$jsonSchema": {"enum": []}}, "enum"),
+        ({"$jsonSchema": {"enum": [1, 1.0]}}, "twice"),
+        ({"$jsonSchema": {"minLength": -1}}, "minLength"),
+        ({"$jsonSchema": {"multipleOf": 0}}, "above 0"),
+        ({"$jsonSchema": {"exclusiveMinimum": True}}, "needs minimum"),
+        ({"$jsonSchema": {"pattern": "("}}, "not understood"),
+        ({"$jsonSchema": {"allOf": []}}, "nonempty"),
+        ({"$jsonSchema": {"uniqueItems": 1}}, "true or false"),
+        ({"$jsonSchema": {"dependencies": {"a": []}}}, "dependencies"),
+        ({"$jsonSchema": {"allOf": [{}] * 2_000}}, "2000 schemas"),
     ],
 )
 def test_refuses_by_name(condition: Any, reason: str) -> None:
@@ -215,6 +267,69 @@ def test_refuses_what_is_nested_too_deeply() -> None:
 )
 def test_what_may_backtrack_is_recognised(pattern: str, options: str, costly: bool) -> None:
     assert where({"$or": [{"x": 1}, {"a": {"$not": Regex(pattern, options)}}]}).costly is costly
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(45):
+        schema = {"not": schema}
+    with pytest.raises(InvalidFilter, match="nested"):
+        where({"$jsonSchema": schema})
+
+
+def test_ten_thousand_alternatives_are_one_look() -> None:
+    many = where({"$or": [{"a": number} for number in range(10_000)]})
+    assert many.match({"a": 9_999})
+    assert many.match({"a": ["x", 3.0]})
+    assert not many.match({"a": 10_000})
+    assert not many.match({"a": True})
+
+
+def test_what_may_take_long_is_known_wherever_it_stands() -> None:
+    costly = "(a+)+$"
+    filters: list[dict[str, Any]] = [
+        {"$jsonSchema": {"properties": {"a": {"pattern": costly}}}},
+        {"$jsonSchema": {"patternProperties": {costly: {}}}},
+        {"$expr": {"$regexMatch": {"input": "$a", "regex": costly}}},
+        {"a": {"$elemMatch": {"$regex": costly}}},
+    ]
+    for filter in filters:
+        assert where(filter).costly
+        assert where(filter).patterned
+    cheap = where({"$jsonSchema": {"properties": {"a": {"pattern": "^a"}}}}, {"b": 1})
+    assert cheap.patterned
+    assert not cheap.costly
+    assert not where({"$expr": {"$eq": ["$a", 1]}}).patterned
+
+
+def test_very_many_conditions_do_not_run_in_the_own_process() -> None:
+    assert where({"$or": [{f"f{number}": 1} for number in range(400)]}).costly
+    assert where({f"f{number}": {"$gt": 1} for number in range(400)}).costly
+    assert where({"$jsonSchema": {"anyOf": [{"required": ["a"]}] * 400}}).costly
+    assert where({"$expr": {"$and": [{"$eq": ["$a", number]} for number in range(200)]}}).costly
+    assert not where({"$or": [{"a": number} for number in range(10_000)]}).costly
+    assert not where({"a": {"$in": list(range(10_000))}}).costly
+    assert not where({"$or": [{f"f{number}": 1} for number in range(100)]}).costly
+
+
+def test_long_work_in_the_own_process_is_an_overrun() -> None:
+    long_text = {"a": "x" * 5_000}
+    for filter in ({"a": Regex("y")}, {"$jsonSchema": {"properties": {"a": {"pattern": "y"}}}}):
+        with pytest.raises(Overrun):
+            where(filter).match(long_text)
+        where(filter, subject_max=None).match(long_text)
+    steps = {"$expr": {"$eq": [{"$size": {"$range": [0, 500_000]}}, 500_000]}}
+    with pytest.raises(Overrun):
+        where(steps).match({})
+    assert where(steps, subject_max=None).match({})
+
+
+def test_a_repeated_shape_keeps_nothing_of_earlier_operands() -> None:
+    for number in range(3):
+        filter = {"_openid": f"u{number}", "n": {"$gte": number, "$lt": number + 1}}
+        assert where(filter).match({"_openid": f"u{number}", "n": number})
+        assert not where(filter).match({"_openid": f"u{number}", "n": number + 1})
+        assert not where(filter).match({"_openid": "u9", "n": number})
 
 
 def test_conditions_are_joined() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cloudlet.docdb.base import Preset
+from cloudlet.docdb.ejson import decode
 from cloudlet.docdb.service import DocumentService, IndexField, Query, UpdateResult
 from cloudlet.docdb.stores import Stores
 from cloudlet.docdb.values import Regex, ServerDate
@@ -104,11 +105,6 @@ async def test_updates_count_what_really_changed(service: DocumentService) -> No
     assert await service.update(ADMIN, "private", {}, {"$inc": {"n": 1}}) == UpdateResult(1, 1)
     assert await service.update(ADMIN, "private", {"_id": 9}, update) == UpdateResult(0, 0)
     assert await service.update(ADMIN, "private", {"_id": 9}, update, upsert=True) == UpdateResult(0, 0, 9)
-    assert await service.find_and_update(ADMIN, "private", {"_id": 1}, {"$inc": {"n": 1}}) == (
-        1,
-        {"_id": 1, "n": 4},
-    )
-    assert await service.find_and_update(ADMIN, "private", {"_id": "no"}, update) == (0, None)
 
 
 async def test_replace_keeps_owner_and_creates_if_absent(service: DocumentService) -> None:
@@ -131,6 +127,19 @@ async def test_an_update_command_in_an_inserted_document_is_kept_as_data(service
     assert found.documents == [{"_id": 1, "n": {"$inc": -1}, "d": {"$date": "odd", "x": 1}}]
     with pytest.raises(InvalidDocument, match="dollar"):
         await service.insert(ADMIN, "private", [{"$inc": {"n": 1}}])
+
+
+async def test_an_update_command_as_the_sdk_writes_it_is_an_object_like_any_other(
+    service: DocumentService,
+) -> None:
+    """``add({data: {n: _.inc(-1)}})``: the SDK sends the command's own fields (release 1.4.3)."""
+    sent = '{"_id":"a","n":{"operator":"inc","operands":[{"$numberInt":"-1"}],"fieldName":{}},"x":1}'
+    await service.insert(ADMIN, "private", [decode(sent)])
+    stored = {"_id": "a", "n": {"operator": "inc", "operands": [-1], "fieldName": {}}, "x": 1}
+    assert (await service.find(ADMIN, "private", Query())).documents == [stored]
+    with pytest.raises(InvalidUpdate, match="non-numeric type object"):
+        await service.update(ADMIN, "private", {"_id": "a"}, {"$inc": {"n": 1}})
+    assert await service.update(ADMIN, "private", {"_id": "a"}, {"$set": {"n": 0}}) == UpdateResult(1, 1)
 
 
 async def test_delete(service: DocumentService) -> None:

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
+from types import NoneType
 
 import apsw
 import pytest
 
-from cloudlet.docdb.base import CreateCollection, CreateIndex, Decision, Operation, Preset, Put, Read, Turn
+from cloudlet.docdb.base import (
+    CreateCollection,
+    CreateIndex,
+    Decision,
+    Operation,
+    Preset,
+    Put,
+    Read,
+    Turn,
+    id_key,
+)
 from cloudlet.docdb.catalog import key_part
 from cloudlet.docdb.filter import where
 from cloudlet.docdb.sqlite import SqliteStore
-from cloudlet.docdb.sqlite_file import open_writer
+from cloudlet.docdb.sqlite_file import APPLICATION_ID, open_writer
 from cloudlet.docdb.stores import Stores
 from cloudlet.docdb.values import Document
-from cloudlet.model.errors import Conflict, InvalidName, StoreUnavailable
+from cloudlet.model.errors import Conflict, DuplicateKey, InvalidName, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +66,69 @@ async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: Path
     with pytest.raises(Conflict, match=r"e\.db was written by a newer version of cloudlet \(schema 99"):
         SqliteStore(path)
     assert path.read_bytes() == before
+
+
+async def test_a_file_of_the_first_release_keeps_its_documents_and_gets_new_revisions(tmp_path: Path) -> None:
+    """Revisions counted the changes of one document; now they are the sequence number of the last one."""
+    connection = apsw.Connection(str(tmp_path / "e.db"))
+    connection.execute(
+        (resources.files("cloudlet.docdb") / "migrations" / "0001_pre_initial.sql").read_text()
+    )
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
+    connection.execute(
+        """
+        INSERT INTO coll (name, preset) VALUES ('c', 'PRIVATE'), ('other', 'READONLY');
+        INSERT INTO idx (coll, name, parts, uniq, multikey, ready) VALUES (1, 'n', '[["n", -1]]', 0, 1, 1);
+        CREATE TABLE x_1 (k BLOB NOT NULL, did INTEGER NOT NULL, PRIMARY KEY (k, did)) WITHOUT ROWID;
+        """
+    )
+    for number in (1, 2):
+        connection.execute(
+            f"CREATE TABLE c_{number} (did INTEGER PRIMARY KEY, id_key BLOB NOT NULL UNIQUE, "
+            "rev INTEGER NOT NULL, body BLOB NOT NULL)"
+        )
+    rows = [(1, "kept", 3), (1, "forgotten", 2), (2, "kept", 1)]
+    for number, key, rev in rows:
+        body = f'{{"_id":"{key}","n":7}}'
+        connection.execute(
+            f"INSERT INTO c_{number} (id_key, rev, body) VALUES (?, ?, jsonb(?))", (id_key(key), rev, body)
+        )
+    for seq, name, key, rev, op in (
+        (11, "c", "kept", 2, "update"),
+        (12, "other", "kept", 1, "insert"),
+        (13, "c", "kept", 3, "update"),
+        (14, "c", "gone", 2, "delete"),
+    ):
+        text = f'{{"_id":"{key}"}}'
+        connection.execute(
+            "INSERT INTO chg (seq, coll, rev, op, id, before, after, at) "
+            "VALUES (?, ?, ?, ?, ?, jsonb(?), jsonb(?), 1)",
+            (
+                seq,
+                name,
+                rev,
+                op,
+                id_key(key),
+                None if op == "insert" else text,
+                None if op == "delete" else text,
+            ),
+        )
+    connection.close()
+    store = SqliteStore(tmp_path / "e.db")
+    found = [(row.document["_id"], row.rev) for row in await store.scan("c", 0, 9)]
+    assert found == [("kept", 13), ("forgotten", 0)]
+    assert [row.rev for row in await store.scan("other", 0, 9)] == [12]
+    assert [(item.seq, item.rev, item.operation) for item in await store.changes(10, 9, "c")] == [
+        (11, 11, Operation.UPDATE),
+        (13, 13, Operation.UPDATE),
+        (14, 14, Operation.DELETE),
+    ]
+    (index,) = store.catalog()["c"].indexes
+    assert (index.parts, index.multikey, index.sparse) == ((key_part("n", descending=True),), True, False)
+    assert store.catalog()["c"].rule is None
+    await put(store, {"_id": "new"})
+    assert await store.last_seq() == 15
+    await store.close()
 
 
 async def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
@@ -114,6 +189,24 @@ async def test_requests_that_share_a_transaction_fail_alone(tmp_path: Path) -> N
     results = await asyncio.gather(*attempts, return_exceptions=True)
     assert [result is None for result in results] == [at < 7 for at in range(20)]
     assert [change.seq for change in await store.changes(0, 100)] == list(range(1, 8))
+    await store.close()
+
+
+async def test_a_request_that_fails_half_way_is_undone_without_the_others(tmp_path: Path) -> None:
+    """The key of a second index is taken when the document is in the table already."""
+    store = SqliteStore(tmp_path / "e.db")
+    await store.define(CreateCollection("c", Preset.PRIVATE))
+    await store.define(CreateIndex("c", "n", (key_part("n"),), unique=True))
+    attempts = [
+        put(store, {"_id": at, "n": at % 7}, {"_id": f"{at} too", "n": f"{at % 7}"}) for at in range(20)
+    ]
+    results = await asyncio.gather(*attempts, return_exceptions=True)
+    assert [type(result) for result in results] == [NoneType] * 7 + [DuplicateKey] * 13
+    assert sorted(map(str, await all_ids(store))) == sorted(
+        [f"{at}{too}" for at in range(7) for too in ("", " too")]
+    )
+    assert [change.seq for change in await store.changes(0, 100)] == list(range(1, 15))
+    assert (await store.stats("c")).entries == {"_id_": 14, "_openid_id_": 14, "n": 14}
     await store.close()
 
 

@@ -1,179 +1,192 @@
-"""What an update does: tables of operators, and of what is refused."""
+"""Updates as a whole: what is refused before anything happens, conflicts, replacement, upsert.
+
+The operators have tables of their own (``test_update_fields``, ``test_update_arrays``).
+"""
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from cloudlet.docdb.filter import where
-from cloudlet.docdb.filter.position import matched_index
-from cloudlet.docdb.update import parse_replacement, parse_update, replaced, upsert_document
+from cloudlet.docdb.update import OPERATIONS_MAX, parse_replacement, parse_update, replaced
+from cloudlet.docdb.update_errors import shown
+from cloudlet.docdb.update_upsert import upsert_document, upsert_id
 from cloudlet.docdb.values import Document, Regex, identical
 from cloudlet.model.errors import InvalidUpdate
+from tests.unit.docdb.updating import Refused, apply, check
 
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+# Manual: "Update Operators"; error names and numbers: "Error Codes".
+REFUSED: list[tuple[Any, Refused]] = [
+    ({}, Refused(9, "at least one operator")),
+    (None, Refused(9, "must be an object")),
+    ("x", Refused(9, "must be an object")),
+    ([{"$set": {"a": 1}}], Refused(9, "an update by an aggregation pipeline (an array of stages)")),
+    ([], Refused(9, "aggregation pipeline")),
+    ({"a": 1}, Refused(9, "'a' is not one")),
+    ({"$set": {"a": 1}, "b": 1}, Refused(9, "'b' is not one")),
+    ({"$foo": {"a": 1}}, Refused(9, "Unknown modifier: $foo. Expected one of $set")),
+    ({"$set": 1}, Refused(9, "Modifiers operate on fields but we found type int instead")),
+    ({"$set": ["a"]}, Refused(9, 'not {$set: ["a"]}')),
+    ({"$set": {"": 1}}, Refused(56, "An empty update path is not valid.")),
+    ({"$set": {"a..b": 1}}, Refused(56, "The update path 'a..b' contains an empty field name")),
+    ({"$set": {".a": 1}}, Refused(56, "contains an empty field name")),
+    ({"$set": {"a.": 1}}, Refused(56, "contains an empty field name")),
+    ({"$set": {"a\0b": 1}}, Refused(2, "null character")),
+    (
+        {"$set": {"$a": 1}},
+        Refused(52, "The dollar ($) prefixed field '$a' in '$a' is not valid for storage."),
+    ),
+    ({"$set": {"a.$b": 1}}, Refused(52, "prefixed field '$b' in 'a.$b'")),
+    ({"$set": {"$id": 1}}, Refused(52, "prefixed field '$id'")),
+    ({"$set": {"a.$[": 1}}, Refused(52, "prefixed field '$['")),
+    ({"$set": {"a.$[x": 1}}, Refused(52, "prefixed field '$[x'")),
+    ({"$set": {".".join("a" * 101): 1}}, Refused(2, "more than 100 segments")),
+    (
+        {"$set": {str(number): 1 for number in range(OPERATIONS_MAX + 1)}},
+        Refused(2, "may change 2000 fields"),
+    ),
+    (
+        {"$set": {"a": 1}, "$inc": {"a": 1}},
+        Refused(40, "Updating the path 'a' would create a conflict at 'a'"),
+    ),
+    ({"$set": {"a": 1, "a.b": 2}}, Refused(40, "Updating the path 'a.b' would create a conflict at 'a'")),
+    ({"$set": {"a.b": 1}, "$unset": {"a": 2}}, Refused(40, "Updating the path 'a' would create a conflict")),
+    ({"$set": {"a.b.c": 1}, "$push": {"a.b": 2}}, Refused(40, "conflict at 'a.b'")),
+    ({"$set": {"a.$": 1, "a.$.b": 2}}, Refused(40, "conflict at 'a.$'")),
+]
 
 
-def apply(document: Document, update: Any, condition: Any = None, inserting: bool = False) -> Document:
-    node = where(condition or {}).node
-    return parse_update(update).apply(
-        document, NOW, lambda path: matched_index(node, document, path), inserting=inserting
-    )
-
-
-@pytest.mark.parametrize(
-    ("document", "update", "expected"),
-    [
-        ({"a": 1}, {"$set": {"b": 2}}, {"a": 1, "b": 2}),
-        ({"a": 1, "b": 2}, {"$set": {"a": 3}}, {"a": 3, "b": 2}),
-        ({}, {"$set": {"a.b.c": 1}}, {"a": {"b": {"c": 1}}}),
-        ({"a": {"x": 1}}, {"$set": {"a.b": 1}}, {"a": {"x": 1, "b": 1}}),
-        ({"a": [1, 2]}, {"$set": {"a.1": 9}}, {"a": [1, 9]}),
-        ({"a": [1]}, {"$set": {"a.3": 9}}, {"a": [1, None, None, 9]}),
-        ({"a": [{"b": 1}]}, {"$set": {"a.0.b": 2}}, {"a": [{"b": 2}]}),
-        ({}, {"$set": {"a.0": 1}}, {"a": {"0": 1}}),
-        ({"a": 1, "b": 2}, {"$unset": {"a": "", "x.y": ""}}, {"b": 2}),
-        ({"a": [1, 2]}, {"$unset": {"a.0": ""}}, {"a": [None, 2]}),
-        ({"a": [1, 2]}, {"$unset": {"a.b": "", "a.7": ""}}, {"a": [1, 2]}),
-        ({"a": 1}, {"$inc": {"a": 2, "b": -1}}, {"a": 3, "b": -1}),
-        ({"a": 1}, {"$inc": {"a": 0.5}}, {"a": 1.5}),
-        ({"a": 3}, {"$mul": {"a": 2, "b": 5}}, {"a": 6, "b": 0}),
-        ({"a": 3, "b": 3}, {"$min": {"a": 2, "b": 4, "c": 1}}, {"a": 2, "b": 3, "c": 1}),
-        ({"a": 3, "b": "x"}, {"$max": {"a": 4, "b": 9}}, {"a": 4, "b": "x"}),
-        ({"a": [1]}, {"$push": {"a": [2], "b": 1}}, {"a": [1, [2]], "b": [1]}),
-        ({"a": [1, 4]}, {"$push": {"a": {"$each": [2, 3], "$position": 1}}}, {"a": [1, 2, 3, 4]}),
-        ({"a": [1, 4]}, {"$push": {"a": {"$each": [9], "$position": -1}}}, {"a": [1, 9, 4]}),
-        ({"a": [3, 1]}, {"$push": {"a": {"$each": [2], "$sort": -1, "$slice": 2}}}, {"a": [3, 2]}),
-        ({"a": [1, 2]}, {"$push": {"a": {"$each": [3], "$slice": -2}}}, {"a": [2, 3]}),
-        ({"a": [1]}, {"$push": {"a": {"$each": [], "$slice": 0}}}, {"a": []}),
-        (
-            {"a": [{"n": 2}]},
-            {"$push": {"a": {"$each": [{"n": 1}], "$sort": {"n": 1}}}},
-            {"a": [{"n": 1}, {"n": 2}]},
-        ),
-        ({"a": [1, 2, 1]}, {"$pull": {"a": 1}}, {"a": [2]}),
-        ({"a": [1, 5, 9]}, {"$pull": {"a": {"$gte": 5}}}, {"a": [1]}),
-        ({"a": [{"b": 1, "c": 2}, {"b": 2}, 7]}, {"$pull": {"a": {"b": 1}}}, {"a": [{"b": 2}, 7]}),
-        ({"a": ["xa", "b"]}, {"$pull": {"a": Regex("^x")}}, {"a": ["b"]}),
-        ({"a": [[1], 1]}, {"$pull": {"a": [1]}}, {"a": [1]}),
-        ({"a": ["x", "y", "z"]}, {"$pull": {"a": {"$in": ["x", "z"]}}}, {"a": ["y"]}),
-        ({"b": 1}, {"$pull": {"a": 1}}, {"b": 1}),
-        ({"a": [1, 2, 3]}, {"$pullAll": {"a": [1, 3]}}, {"a": [2]}),
-        ({"a": [1]}, {"$addToSet": {"a": 1.0, "b": 2}}, {"a": [1], "b": [2]}),
-        ({"a": [1]}, {"$addToSet": {"a": {"$each": [2, 1, 2]}}}, {"a": [1, 2]}),
-        ({"a": [1]}, {"$addToSet": {"a": {"each": [2]}}}, {"a": [1, {"each": [2]}]}),
-        ({"a": [1, 2, 3]}, {"$pop": {"a": 1}}, {"a": [1, 2]}),
-        ({"a": [1, 2, 3]}, {"$pop": {"a": -1}}, {"a": [2, 3]}),
-        ({"a": [], "b": 1}, {"$pop": {"a": 1, "c": 1}}, {"a": [], "b": 1}),
-        (
-            {"a": 1, "c": {"x": 1}},
-            {"$rename": {"a": "b", "c.x": "d.y", "z": "q"}},
-            {"c": {}, "b": 1, "d": {"y": 1}},
-        ),
-        ({}, {"$currentDate": {"a": True, "b": {"$type": "date"}}}, {"a": NOW, "b": NOW}),
-        ({"a": 6}, {"$bit": {"a": {"and": 3}, "b": {"or": 5}, "c": {"xor": 1}}}, {"a": 2, "b": 5, "c": 1}),
-        ({"a": 1}, {"$setOnInsert": {"b": 1}, "$set": {"c": 1}}, {"a": 1, "c": 1}),
-        ({"_id": 1}, {"$set": {"_id": 1.0, "a": 1}}, {"_id": 1, "a": 1}),
-    ],
-)
-def test_applies(document: Document, update: Any, expected: Document) -> None:
-    assert identical(apply(document, update), expected), apply(document, update)
+@pytest.mark.parametrize(("update", "expected"), REFUSED)
+def test_refused_whatever_the_document(update: Any, expected: Refused) -> None:
+    for document in ({}, {"a": 1}, {"a": {"b": 1}}):
+        check(document, update, expected)
 
 
 @pytest.mark.parametrize(
-    ("document", "update", "reason"),
+    "update",
     [
-        ({}, {}, "at least one operator"),
-        ({}, [], "must be an object"),
-        ({}, {"a": 1}, "consists of operators"),
-        ({}, {"$set": {"a": 1}, "b": 1}, "consists of operators"),
-        ({}, {"$foo": {"a": 1}}, r"unknown update operator: \$foo"),
-        ({}, {"$set": 1}, "object of fields"),
-        ({}, {"$set": {"a": 1}, "$inc": {"a": 1}}, "Updating the path 'a' would create a conflict at 'a'"),
-        ({}, {"$set": {"a": 1, "a.b": 2}}, "Updating the path 'a.b' would create a conflict at 'a'"),
-        ({}, {"$rename": {"a": "b"}, "$set": {"b": 1}}, "conflict at 'b'"),
-        ({"_id": 1}, {"$set": {"_id": 2}}, "immutable field '_id'"),
-        ({"_id": 1}, {"$unset": {"_id": ""}}, "immutable field '_id'"),
-        ({"a": 1}, {"$set": {"a.b": 1}}, "Cannot create field 'b' in element 'a'"),
-        ({"a": None}, {"$set": {"a.b": 1}}, "Cannot create field 'b'"),
-        ({"a": [1]}, {"$set": {"a.b": 1}}, "Cannot create field 'b' in the array"),
-        ({"a": []}, {"$set": {"a.999999": 1}}, "too far"),
-        ({"a": "1"}, {"$inc": {"a": 1}}, r"Cannot apply \$inc to a value of non-numeric type"),
-        ({"a": True}, {"$inc": {"a": 1}}, "non-numeric"),
-        ({"a": None}, {"$mul": {"a": 1}}, "non-numeric"),
-        ({}, {"$inc": {"a": "1"}}, "non-numeric argument"),
-        ({"a": 2**63 - 1}, {"$inc": {"a": 1}}, "64 bits"),
-        ({"a": 1}, {"$push": {"a": 1}}, "non-array"),
-        ({"a": {}}, {"$addToSet": {"a": 1}}, "non-array"),
-        ({"a": 1}, {"$pull": {"a": 1}}, "non-array"),
-        ({"a": 1}, {"$pop": {"a": 1}}, "non-array"),
-        ({}, {"$pop": {"a": 2}}, "1 or -1"),
-        ({}, {"$push": {"a": {"$each": 1}}}, r"\$each"),
-        ({}, {"$push": {"a": {"$each": [], "$foo": 1}}}, r"unrecognized clause in \$push: \$foo"),
-        ({}, {"$push": {"a": {"$slice": 1}}}, r"\$each"),
-        ({}, {"$push": {"a": {"$each": [], "$slice": math.nan}}}, "whole number"),
-        ({}, {"$push": {"a": {"$each": [], "$sort": 5}}}, r"\$sort"),
-        ({}, {"$pull": {"a": {"$foo": 1}}}, "unknown operator"),
-        ({}, {"$pull": {"a": Regex("(a+)+$")}}, "too costly"),
-        ({}, {"$pullAll": {"a": 1}}, "array"),
-        ({}, {"$currentDate": {"a": {"$type": "timestamp"}}}, "currentDate"),
-        ({}, {"$bit": {"a": {"not": 1}}}, r"\$bit"),
-        ({"a": "x"}, {"$bit": {"a": {"or": 1}}}, r"\$bit"),
-        ({}, {"$rename": {"a": 1}}, "text"),
-        ({}, {"$set": {"": 1}}, "empty field name"),
-        ({}, {"$set": {"a..b": 1}}, "empty field name"),
-        ({}, {"$set": {"$a": 1}}, "cannot start with"),
-        ({"a": [1]}, {"$set": {"a.$[]": 1}}, "array filters"),
-        ({"a": [1]}, {"$set": {"a.$": 1}}, "positional operator did not find"),
-        ({}, {"$set": {str(number): 1 for number in range(2_001)}}, "2000 fields"),
+        {"$set": {"a": 1, "ab": 2, "b.a": 3}},
+        {"$set": {"a.b": 1, "a.bc": 2}},
+        {"$set": {"a.b": 1}, "$inc": {"a.c": 2}},
+        {"$set": {"a.0": 1, "a.00": 2}},
+        {"$set": {str(number): 1 for number in range(OPERATIONS_MAX)}},
     ],
 )
-def test_refuses(document: Document, update: Any, reason: str) -> None:
-    with pytest.raises(InvalidUpdate, match=reason):
-        apply(document, update)
-
-
-def test_the_position_is_the_first_element_the_filter_is_about() -> None:
-    document = {"a": [{"b": 1, "c": 0}, {"b": 2, "c": 0}, {"b": 2, "c": 0}], "n": [5, 6]}
-    changed = apply(document, {"$inc": {"a.$.c": 1}}, {"a.b": 2})
-    assert [item["c"] for item in changed["a"]] == [0, 1, 0]
-    changed = apply(document, {"$set": {"a.$": "x"}}, {"a": {"$elemMatch": {"b": 2}}})
-    assert changed["a"][1] == "x"
-    assert apply(document, {"$set": {"n.$": 0}}, {"n": {"$gt": 5}})["n"] == [5, 0]
-
-
-def test_set_on_insert_counts_only_when_inserting() -> None:
-    assert apply({"_id": 1}, {"$setOnInsert": {"a": 1}}, inserting=True) == {"_id": 1, "a": 1}
+def test_neighbours_are_no_conflict(update: Any) -> None:
+    fields = [path for operands in update.values() for path in operands]
+    assert parse_update(update).fields == {path.split(".")[0] for path in fields}
 
 
 def test_a_failing_operator_leaves_nothing_behind() -> None:
     document = {"a": 1, "b": "x", "c": {"d": [1]}}
-    with pytest.raises(InvalidUpdate):
-        apply(document, {"$set": {"a": 2, "c.d.0": 5}, "$inc": {"b": 1}})
-    assert document == {"a": 1, "b": "x", "c": {"d": [1]}}
+    update = {"$set": {"a": 2, "c.d.0": 5}, "$unset": {"c.e": ""}, "$inc": {"b": 1}}
+    check(document, update, Refused(14, "the field 'b' of non-numeric type string"))
 
 
-def test_a_replacement_keeps_id_and_owner() -> None:
-    before = {"_id": 1, "_openid": "u", "a": 1}
-    assert replaced(before, parse_replacement({"b": 2})) == {"_id": 1, "_openid": "u", "b": 2}
+def test_what_does_not_change_is_shared_with_the_old_document() -> None:
+    document: Document = {"a": {"b": 1, "c": [1]}, "d": [1], "e": 1}
+    changed = apply(document, {"$set": {"a.b": 2}})
+    assert changed["d"] is document["d"]
+    assert changed["a"]["c"] is document["a"]["c"]
+    assert apply(document, {"$set": {"e": 1}, "$pull": {"d": 5}, "$unset": {"x": ""}}) is document
+
+
+def test_a_parsed_update_may_be_applied_to_many_documents() -> None:
+    update = {"$push": {"a": {"$each": [2]}}, "$set": {"b": {"c": 1}}, "$rename": {"x": "y"}}
+    parsed = parse_update(update)
+    results = [
+        parsed.apply(document, apply({}, {"$currentDate": {"n": True}})["n"], lambda _: None)
+        for document in ({}, {"a": [1]}, {"x": 1}, {})
+    ]
+    assert [sorted(result) for result in results] == [["a", "b"], ["a", "b"], ["a", "b", "y"], ["a", "b"]]
+    assert [result["a"] for result in results] == [[2], [1, 2], [2], [2]]
+
+
+def test_values_in_messages_are_short() -> None:
+    wide = {"x" * 300: "y" * 300, **{str(number): [number] * 50 for number in range(50)}}
+    text = shown("a", {"b": wide, "c": [wide] * 40})
+    assert len(text) < 3_000
+    assert shown("a", [None, True, 1.5, {"b": "c"}, []]) == '{a: [null, true, 1.5, {b: "c"}, []]}'
+    assert shown("a", Regex("x")) == "{a: regex}"
+
+
+REPLACEMENTS: list[tuple[Document, Any, Document | Refused]] = [
+    ({"_id": 1, "_openid": "u", "a": 1}, {"b": 2}, {"_id": 1, "_openid": "u", "b": 2}),
+    ({"_id": 1, "a": 1}, {}, {"_id": 1}),
+    ({"_id": 1}, {"_id": 1, "a": 1}, {"_id": 1, "a": 1}),
+    ({"_id": 1}, {"a": 1, "_id": 1.0}, {"_id": 1, "a": 1}),
+    ({"_id": 1, "_openid": "u"}, {"_openid": "v"}, {"_id": 1, "_openid": "v"}),
+    ({}, {"_id": 5, "a": 1}, {"_id": 5, "a": 1}),
+    ({"_id": 1}, {"a": {"$set": 1}}, {"_id": 1, "a": {"$set": 1}}),
+    (
+        {"_id": 1},
+        {"_id": 2},
+        Refused(66, "(immutable) field '_id' was found to have been altered to {_id: 2}"),
+    ),
+    ({"_id": 1}, {"_id": None}, Refused(66, "altered to {_id: null}")),
+    ({"_id": 1}, {"$set": {"a": 1}}, Refused(52, "prefixed field '$set'")),
+    ({"_id": 1}, {"a": 1, "$inc": {"b": 1}}, Refused(52, "a whole document cannot hold operators")),
+    ({"_id": 1}, [], Refused(9, "a document must be an object")),
+    ({"_id": 1}, None, Refused(9, "a document must be an object")),
+]
+
+
+@pytest.mark.parametrize(("before", "replacement", "expected"), REPLACEMENTS)
+def test_replacements(before: Document, replacement: Any, expected: Document | Refused) -> None:
+    if isinstance(expected, Refused):
+        with pytest.raises(InvalidUpdate) as caught:
+            replaced(before, parse_replacement(replacement))
+        assert (caught.value.number, expected.text in caught.value.message) == (expected.number, True)
+    else:
+        assert identical(replaced(before, parse_replacement(replacement)), expected)
+
+
+# Manual: "db.collection.update()", "Upsert Behavior".
+UPSERTS: list[tuple[Any, Document | Refused]] = [
+    ({}, {}),
+    ({"a": 1}, {"a": 1}),
+    ({"_id": "x", "a": None}, {"_id": "x", "a": None}),
+    ({"a.b": 1, "a.c": 2}, {"a": {"b": 1, "c": 2}}),
+    ({"a.0": 1}, {"a": {"0": 1}}),
+    ({"a": {"$eq": 2}}, {"a": 2}),
+    ({"a": {"$in": [3]}}, {"a": 3}),
+    ({"a": {"$all": [3]}}, {"a": 3}),
+    ({"a": [1, 2]}, {"a": [1, 2]}),
+    ({"a": {"b": 1}}, {"a": {"b": 1}}),
+    ({"$and": [{"a": 1}, {"$and": [{"b": 2}]}]}, {"a": 1, "b": 2}),
+    ({"$or": [{"a": 1}]}, {"a": 1}),
+    ({"$or": [{"a": 1}, {"b": 1}]}, {}),
+    ({"a": {"$gt": 1}, "b": {"$in": [1, 2]}, "c": {"$ne": 1}, "d": Regex("x")}, {}),
+    ({"a": {"$exists": True}, "b": {"$not": {"$eq": 1}}, "$nor": [{"c": 1}]}, {}),
+    ({"a": {"$elemMatch": {"b": 1}}}, {}),
+    ({"$and": [{"a": 1}, {"a": 1}]}, Refused(54, "path 'a' is matched twice")),
+    ({"a": {"b": 1}, "a.c": 2}, Refused(54, "both paths 'a.c' and 'a' are matched")),
+    ({"a": {"$all": [1, 2]}}, Refused(54, "path 'a' is matched twice")),
+]
+
+
+@pytest.mark.parametrize(("condition", "expected"), UPSERTS)
+def test_an_upsert_starts_from_the_equalities_of_the_filter(
+    condition: Any, expected: Document | Refused
+) -> None:
+    node = where(condition).node
+    if isinstance(expected, Refused):
+        with pytest.raises(InvalidUpdate, match=expected.text) as caught:
+            upsert_document(node)
+        assert caught.value.number == expected.number
+    else:
+        assert identical(upsert_document(node), expected)
+
+
+def test_an_upserted_replacement_takes_the_id_alone() -> None:
+    assert upsert_id(where({"_id": 1, "a": 1, "a.b": 2}).node) == {"_id": 1}
+    assert upsert_id(where({"a": 1}).node) == {}
+
+
+def test_an_upsert_cannot_change_the_id_of_its_filter() -> None:
+    base = upsert_document(where({"_id": 1}).node)
+    assert apply(base, {"$set": {"_id": 1, "a": 1}}, inserting=True) == {"_id": 1, "a": 1}
     with pytest.raises(InvalidUpdate, match="immutable"):
-        replaced(before, {"_id": 2})
-    with pytest.raises(InvalidUpdate, match="operator"):
-        parse_replacement({"$set": {"a": 1}})
-
-
-def test_an_upsert_starts_from_the_equalities_of_the_filter() -> None:
-    condition = {
-        "_id": "x",
-        "a.b": 1,
-        "c": {"$eq": 2},
-        "d": {"$gt": 1},
-        "$and": [{"e": {"$in": [3]}}],
-        "$or": [{"f": 1}],
-    }
-    assert upsert_document(where(condition).node) == {"_id": "x", "a": {"b": 1}, "c": 2, "e": 3}
-    with pytest.raises(InvalidUpdate, match="conflict"):
-        upsert_document(where({"$and": [{"a": 1}, {"a": 2}]}).node)
+        apply(base, {"$set": {"_id": 2}}, inserting=True)

@@ -7,10 +7,12 @@ import io
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
+from cloudlet.docdb.base import CreateIndex
 from cloudlet.functions.archive import pack
 from cloudlet.functions.build import Builder
 from cloudlet.functions.deploy import Deployer
@@ -31,6 +33,7 @@ from cloudlet.functions.wire import (
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.errors import (
     AlreadyExists,
+    DuplicateKey,
     EdgeUnavailable,
     EnvironmentNotFound,
     FunctionLoadFailed,
@@ -84,6 +87,7 @@ class Collections:
     """Names in a set."""
 
     present: set[str] = field(default_factory=set)
+    made: list[CreateIndex] = field(default_factory=list)
 
     async def names(self, environment: str) -> frozenset[str]:
         return frozenset(self.present)
@@ -92,6 +96,14 @@ class Collections:
         if name in self.present:
             raise AlreadyExists(name)
         self.present.add(name)
+
+    async def indexes(self, environment: str, collection: str) -> frozenset[str]:
+        return frozenset(index.name for index in self.made if index.collection == collection)
+
+    async def create_index(self, environment: str, index: CreateIndex) -> None:
+        if index.unique:
+            raise DuplicateKey("two documents have the same email")
+        self.made.append(index)
 
 
 class Platform:
@@ -277,6 +289,34 @@ async def test_unknown_upload(platform: Platform) -> None:
     for name in ("0" * 24, "../../etc/passwd"):
         events = await platform.deploy(FunctionUpload("f", name, FunctionConfig()))
         assert done(events)["f"].code == "invalid_parameter"
+
+
+def declared(name: str, path: str, unique: bool = False) -> dict[str, Any]:
+    keys = {"MgoIndexKeys": [{"Name": path, "Direction": "1"}], "MgoIsUnique": unique}
+    return {"IndexName": name, "MgoKeySchema": keys}
+
+
+async def test_declared_indexes_are_made_with_their_collections_once(platform: Platform) -> None:
+    entry = {"collectionName": "users", "createIndexes": [declared("by_age", "age")]}
+    database = {"database": {"collections": [entry]}}
+    upload = await platform.upload("f", MAIN)
+    assert notices(await platform.deploy(upload, database=database, dry_run=True)) == [
+        "index by_age of users would be created"
+    ]
+    assert not platform.collections.present
+    assert notices(await platform.deploy(upload, database=database)) == ["index by_age of users created"]
+    assert [(index.collection, index.name) for index in platform.collections.made] == [("users", "by_age")]
+    assert notices(await platform.deploy(await platform.upload("f", MAIN), database=database)) == []
+
+
+async def test_an_index_that_cannot_be_made_stops_no_deploy(platform: Platform) -> None:
+    entry = {"collectionName": "users", "createIndexes": [declared("by_email", "email", unique=True)]}
+    events = await platform.deploy(
+        await platform.upload("f", MAIN), database={"database": {"collections": [entry]}}
+    )
+    assert notices(events) == ["index by_email of users was not created: two documents have the same email"]
+    assert isinstance(events[-1], Done)
+    assert events[-1].deployed == 1
 
 
 async def test_collections_that_are_missing_are_named_or_created(platform: Platform) -> None:

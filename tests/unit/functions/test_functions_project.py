@@ -95,6 +95,25 @@ def test_cloudbase_project_with_template_and_defaults(tree: Tree) -> None:
     )
 
 
+def test_declared_indexes_are_kept_for_the_deploy_and_checked_here(tree: Tree) -> None:
+    def cloudbaserc(direction: str) -> str:
+        keys = {"MgoIndexKeys": [{"Name": "age", "Direction": direction}]}
+        indexes = [{"IndexName": "by_age", "MgoKeySchema": keys}]
+        collections = [{"collectionName": "users", "createIndexes": indexes}]
+        functions = [{"name": "one"}]
+        return json.dumps(
+            {"functions": functions, "functionRoot": "f", "database": {"collections": collections}}
+        )
+
+    root = tree({"cloudbaserc.json": cloudbaserc("1"), "f/one/index.js": MAIN})
+    project = read_project(root, {})
+    assert project.database["database"]["collections"][0]["collectionName"] == "users"
+    assert project.warnings == ()
+    root = tree({"cloudbaserc.json": cloudbaserc("up"), "f/one/index.js": MAIN})
+    with pytest.raises(InvalidProject, match="createIndexes"):
+        read_project(root, {})
+
+
 def test_cloudbaserc_beside_a_wechat_project_adds_settings(tree: Tree) -> None:
     root = tree(
         {

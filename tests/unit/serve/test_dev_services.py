@@ -10,7 +10,7 @@ import pytest
 import structlog.testing
 
 from cloudlet.docdb.base import Preset
-from cloudlet.docdb.service import DocumentService, Query
+from cloudlet.docdb.service import DocumentService, Modify, Query
 from cloudlet.docdb.stores import Stores
 from cloudlet.model.access import Access
 from cloudlet.model.errors import CollectionNotFound, FunctionFailed
@@ -64,10 +64,11 @@ Operation = Callable[[DocumentService], Awaitable[Any]]
         lambda found: found.count(SERVER, "notes"),
         lambda found: found.insert(SERVER, "notes", [{"a": 1}]),
         lambda found: found.update(SERVER, "notes", {}, {"$set": {"a": 1}}, multi=True),
-        lambda found: found.find_and_update(SERVER, "notes", {}, {"$set": {"a": 1}}),
+        lambda found: found.find_and_modify(SERVER, "notes", {}, Modify({"$set": {"a": 1}})),
+        lambda found: found.distinct(SERVER, "notes", "a"),
         lambda found: found.delete(SERVER, "notes", {}),
     ],
-    ids=["find", "count", "insert", "update", "find_and_update", "delete"],
+    ids=["find", "count", "insert", "update", "find_and_modify", "distinct", "delete"],
 )
 async def test_every_operation_makes_a_collection_that_is_missing(operation: Operation) -> None:
     async with documents(explain=False) as found:

@@ -17,6 +17,8 @@ class Call:
     body: bytes
     caller: Caller
     request_id: str
+    sdk: str = ""
+    """Which SDK speaks: ``X-SDK-Version``, for example ``wx-server-sdk/4.0.2``."""
 
 
 Action = Callable[[Call], Awaitable[dict[str, Any]]]

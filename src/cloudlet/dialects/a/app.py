@@ -54,7 +54,9 @@ class AdminApp:
             envelope = envelope_of(body)
             action = envelope.action
             caller = self._entrance.caller(request, envelope, members)
-            answer = await self._run(Call(action, body, caller, request.request_id))
+            answer = await self._run(
+                Call(action, body, caller, request.request_id, request.headers.get("x-sdk-version", ""))
+            )
             reply = _encoder.encode({"requestId": request.request_id, **answer})
         except ClientGone:
             return

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cloudlet.docdb.filter.ast import And, ElemMatch, In, Node, Not, Or
+from cloudlet.docdb.filter.ast import Node
+from cloudlet.docdb.filter.cost import cost_of
+from cloudlet.docdb.filter.geo import check_nears, near_of
 from cloudlet.docdb.filter.match import Matcher, compile_node
 from cloudlet.docdb.filter.parse import parse_filter
-from cloudlet.docdb.filter.regex import is_cheap
+from cloudlet.docdb.filter.reader import joined
+from cloudlet.docdb.filter.shapes import bind, shape_of
+from cloudlet.docdb.filter.ways import match_all
 from cloudlet.docdb.limits import PATTERN_SUBJECT_MAX
-from cloudlet.docdb.values import Document, Regex
+from cloudlet.docdb.sort import Sort, by_distance
+from cloudlet.docdb.values import Document
 
 __all__ = ["Matcher", "Where", "is_costly", "where"]
 
@@ -26,36 +30,43 @@ class Where:
     match: Matcher
     """As a closure: what is run."""
     costly: bool
-    """Holds a regular expression that must not run in the server's own process."""
+    """Must not run in the server's own process: has a pattern that can backtrack, or very many conditions."""
     patterned: bool
     """Holds any regular expression."""
+    order: Sort = ()
+    """The order the conditions ask for by themselves: nearest first."""
 
 
 def where(*conditions: Document, subject_max: int | None = PATTERN_SUBJECT_MAX) -> Where:
     """Compile prepared filters that all have to hold. Raises InvalidFilter.
 
-    Matching raises Overrun for a regular expression on a text longer than ``subject_max`` (None: never).
+    Matching raises Overrun for a regular expression on a text longer than ``subject_max`` and for an
+    expression that takes many steps (None: never).
     """
-    nodes = [parse_filter(condition) for condition in conditions]
-    node = nodes[0] if len(nodes) == 1 else And(tuple(nodes))
-    patterns = list(_patterns(node))
-    costly = not all(map(is_cheap, patterns))
-    return Where(conditions, node, compile_node(node, subject_max), costly, bool(patterns))
+    nodes: list[Node] = []
+    matchers: list[Matcher] = []
+    others: list[Node] = []
+    for condition in conditions:
+        shape = shape_of(condition) if type(condition) is dict else None
+        if shape is None:
+            others.append(parse_filter(condition))
+        else:
+            trees, closures = bind(shape, condition)
+            nodes.append(joined(trees))
+            matchers += closures
+    matchers += [compile_node(other, subject_max) for other in others]
+    node = joined(nodes + others)
+    if not others:
+        return Where(conditions, node, match_all(matchers), False, False)
+    cost = cost_of(others)
+    near = near_of(node)
+    if near is None:
+        return Where(conditions, node, match_all(matchers), cost.high, cost.patterned)
+    check_nears(node)
+    order = by_distance(near.path.text, near.search.distance)
+    return Where(conditions, node, match_all(matchers), cost.high, cost.patterned, order)
 
 
 def is_costly(node: Node) -> bool:
-    """Whether the tree holds a regular expression that must not run in the server's own process."""
-    return not all(map(is_cheap, _patterns(node)))
-
-
-def _patterns(node: Node) -> Iterator[Regex]:
-    match node:
-        case And(children) | Or(children):
-            for child in children:
-                yield from _patterns(child)
-        case Not(child) | ElemMatch(_, child, _):
-            yield from _patterns(child)
-        case In(_, _, patterns):
-            yield from patterns
-        case _:
-            return
+    """Whether the tree holds something that must not run in the server's own process."""
+    return cost_of([node]).high

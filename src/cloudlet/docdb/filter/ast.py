@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from cloudlet.docdb.geo.places import Place
+from cloudlet.docdb.geo.regions import Region
+from cloudlet.docdb.geo.rings import Search
 from cloudlet.docdb.paths import Segments
-from cloudlet.docdb.values import Regex, Value
+from cloudlet.docdb.values import Document, Regex, Value
 
 
 class Op(Enum):
@@ -112,7 +116,93 @@ class ElemMatch:
     of_objects: bool
 
 
-Node: TypeAlias = And | Or | Not | Compare | In | Exists | Size | Mod | TypeIs | ElemMatch
+class BitOp(Enum):
+    """Which of the bits have to be how."""
+
+    ALL_SET = "$bitsAllSet"
+    ALL_CLEAR = "$bitsAllClear"
+    ANY_SET = "$bitsAnySet"
+    ANY_CLEAR = "$bitsAnyClear"
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A number or binary value at the path has these bits (0 is the lowest) so."""
+
+    path: Path
+    op: BitOp
+    positions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyBut:
+    """Some value at the path, be it a missing one, differs from each of these.
+
+    The only bounds that look at values of every type: "above MinKey", "below MaxKey".
+    """
+
+    path: Path
+    excluded: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """An aggregation expression that is true for the document."""
+
+    source: Value
+    evaluate: Callable[[Document, dict[str, Any]], Value] = field(repr=False, compare=False)
+    costly: bool
+    """It holds something that may take long, such as a regular expression that can backtrack."""
+    patterned: bool
+    """It holds a regular expression."""
+    size: int
+    """Number of its parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The document (or the element, inside ``$elemMatch``) is what a JSON schema describes."""
+
+    source: Document
+    patterns: tuple[Regex, ...]
+    size: int
+    """Number of schemas inside it, itself included."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeoWithin:
+    """A place at the path lies in a region."""
+
+    path: Path
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class GeoIntersects:
+    """A place at the path has a point in common with another."""
+
+    path: Path
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The nearest place at the path is within some distances; without another order, nearest first.
+
+    Only among conditions that all have to hold, and only once.
+    """
+
+    path: Path
+    search: Search = field(compare=False)
+    kinds: tuple[str, ...]
+    """Kinds of geographic indexes that can answer, the best first."""
+
+
+Leaf: TypeAlias = (
+    Compare | In | Exists | Size | Mod | TypeIs | ElemMatch | Bits | AnyBut | GeoWithin | GeoIntersects
+)
+"""What is about one path."""
+Node: TypeAlias = And | Or | Not | Leaf | Near | Expr | Schema
 
 EVERYTHING = And()
 NOTHING = Or()

@@ -23,6 +23,22 @@ _WAYS_MAX: Final = 256
 _REPEAT_MAX: Final = 64
 _FLAGS: Final = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 _LEADING_ANYTHING: Final = re.compile(r"(?:\.\*\??)+(?![?*+{])")
+_POSIX_CLASS: Final = re.compile(r"\[:(\^?\w+):\]")
+_POSIX_CLASSES: Final = {
+    "alpha": "a-zA-Z",
+    "digit": "0-9",
+    "alnum": "a-zA-Z0-9",
+    "upper": "A-Z",
+    "lower": "a-z",
+    "space": r"\s",
+    "blank": r" \t",
+    "word": r"\w",
+    "xdigit": "0-9a-fA-F",
+    "punct": r"!-/:-@\[-`{-~",
+    "cntrl": r"\x00-\x1f\x7f",
+    "print": " -~",
+    "graph": "!-~",
+}
 _NAMED_GROUP: Final = re.compile(r"(?<!\\)\(\?<(?![=!])")
 
 
@@ -74,7 +90,16 @@ def _translated(regex: Regex) -> str:
     if start := _LEADING_ANYTHING.match(pattern):
         # Whether a search succeeds does not depend on it, and it would be tried at every position.
         pattern = pattern[start.end() :]
+    # Python would read a POSIX class as the letters of its name.
+    pattern = _POSIX_CLASS.sub(_posix_class, pattern)
     return _NAMED_GROUP.sub("(?P<", pattern)
+
+
+def _posix_class(found: re.Match[str]) -> str:
+    name = found.group(1)
+    if name not in _POSIX_CLASSES:
+        raise InvalidFilter(f"the class [:{name[:40]}:] of a regular expression is not understood")
+    return _POSIX_CLASSES[name]
 
 
 def _flags(regex: Regex) -> int:

@@ -48,6 +48,46 @@ const steps = {
       removed: removed.stats, gone, noUpdate: noUpdate.stats, missing, dated: dated.data.at instanceof Date,
     }
   },
+  transactions: async (event) => {
+    await db.createCollection(event.collection)
+    const items = db.collection(event.collection)
+    await items.add({ data: { _id: 'a', n: 1, at: new Date(1700000000000) } })
+    await items.add({ data: { _id: 'b', n: 2 } })
+    const result = await db.runTransaction(async (transaction) => {
+      const inside = transaction.collection(event.collection)
+      const one = await inside.doc('a').get()
+      const added = await inside.add({ data: { n: 10, at: db.serverDate() } })
+      const updated = await inside.doc('a').update({ data: { n: _.inc(5) } })
+      const created = await inside.doc('c').set({ data: { n: 3 } })
+      const removed = await inside.doc('b').remove()
+      const found = await inside.where({ n: _.gt(2) }).get()
+      const outside = await items.count()
+      return { one: one.data.n, isDate: one.data.at instanceof Date, added: typeof added._id, updated: updated.stats, created: created._id, removed: removed.stats, found: found.data.map((item) => item.n).sort((x, y) => x - y), outside: outside.total }
+    })
+    const after = await items.orderBy('n', 'asc').get()
+    const rolledBack = await db.runTransaction(async (transaction) => {
+      await transaction.collection(event.collection).doc('a').update({ data: { n: 0 } })
+      await transaction.rollback('changed my mind')
+    }).catch((reason) => reason)
+    const missing = await db.runTransaction(async (transaction) => {
+      await transaction.collection(event.collection).doc('nobody').get()
+    }).catch((error) => String(error.errMsg || error.message))
+    const transaction = await db.startTransaction()
+    await transaction.collection(event.collection).doc('a').update({ data: { n: 0 } })
+    await transaction.rollback()
+    const late = await attempt(() => transaction.collection(event.collection).doc('a').update({ data: { n: 0 } }))
+    const last = await items.doc('a').get()
+    return { ...result, after: after.data.map((item) => item.n), rolledBack, missing, late, last: last.data.n }
+  },
+  buy: async (event) => {
+    const buyers = Array.from({ length: event.buyers }, () => db.runTransaction(async (transaction) => {
+      const stock = transaction.collection(event.collection).doc('stock')
+      const { data } = await stock.get()
+      await stock.update({ data: { left: data.left - 1 } })
+      return data.left
+    }))
+    return Promise.all(buyers)
+  },
   nested: async (event) => (await cloud.callFunction({ name: event.name || 'wx4', data: { step: 'context' } })).result,
   recurse: async (event) => attempt(async () => (await cloud.callFunction({ name: event.name, data: { step: 'recurse', name: event.name } })).result),
   failing: async () => attempt(() => cloud.callFunction({ name: 'no-such-function', data: {} })),

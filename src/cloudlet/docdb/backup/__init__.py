@@ -1,0 +1,1 @@
+"""Backups of an environment: whole copies, the change log between them, restoring, rehearsing."""

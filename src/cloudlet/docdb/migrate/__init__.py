@@ -1,0 +1,1 @@
+"""Moving an environment from one engine to another while it is used, and back."""

@@ -1,0 +1,1 @@
+"""Documents from files and into files: import jobs and exports."""
