@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import ClassVar, TypedDict
@@ -217,6 +218,61 @@ class TestCalls:
             connection.send_raw(request + b"1" + request + b"2" + request + b"3")
             answers = connection.raw_replies(3)
         assert [answer.json for answer in answers] == [1, 2, 3]
+
+    def test_trailers_are_ignored(self, shim: Cell) -> None:
+        load(shim, **ECHO)
+        with contextlib.closing(shim.connect()) as connection:
+            head = b"POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n"
+            connection.send_raw(head + b"1\r\n7\r\n0\r\nx-sum: 7\r\nother: 1\r\n\r\n")
+            assert connection.raw_reply().json == 7
+            assert connection.call(8).json == 8
+
+    def test_who_waits_for_leave_to_send_the_body_gets_it(self, shim: Cell) -> None:
+        load(shim, **ECHO)
+        with contextlib.closing(shim.connect()) as connection:
+            connection.send_raw(
+                b"POST / HTTP/1.1\r\nhost: c\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n"
+            )
+            expected = b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert connection.raw.recv(len(expected), socket.MSG_WAITALL) == expected
+            connection.send_raw(b"7")
+            assert connection.raw_reply().json == 7
+
+    def test_a_connection_is_closed_when_the_caller_says_so(self, shim: Cell) -> None:
+        load(shim, **ECHO)
+        for request in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nhost: c\r\nconnection: Close\r\n\r\n"):
+            with contextlib.closing(shim.connect()) as connection:
+                connection.send_raw(request)
+                assert connection.raw_reply().json == {}
+                assert connection.raw.recv(1) == b""
+
+    @pytest.mark.parametrize(
+        "request_text",
+        [
+            "nonsense",
+            "GET /",
+            "GET / HTTP/2.0",
+            "GET / HTTP/1.1\r\nx-no-colon",
+            "GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2",
+            "GET / HTTP/1.1\r\ncontent-length: -1",
+            "GET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
+            "GET / HTTP/1.1\r\ntransfer-encoding: gzip, chunked",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nnone",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\n123",
+            "GET / HTTP/1.1\r\nx-long: " + "x" * 70_000,
+        ],
+    )
+    def test_what_is_not_http_is_refused_and_the_others_are_served(
+        self, shim: Cell, request_text: str
+    ) -> None:
+        load(shim, **ECHO)
+        with contextlib.closing(shim.connect()) as connection:
+            connection.send_raw(request_text.encode() + b"\r\n\r\n")
+            assert connection.raw_reply().status == 400
+            with contextlib.suppress(ConnectionResetError):  # what was not read yet is thrown away with it
+                assert connection.raw.recv(1) == b""
+        assert shim.call(1).json == 1
+        assert shim.settled()[1] == 1
 
     def test_a_thousand_calls_over_one_connection(self, shim: Cell) -> None:
         load(shim, **ECHO)

@@ -174,7 +174,8 @@ export class Connection {
     }
     if (end > HEAD_BYTES_MAX) throw new Malformed('the head is too long');
     const exchange = new Exchange(this, this.clockMs());
-    const { length, chunked } = readHead(data.latin1Slice(0, end), exchange);
+    const { length, chunked, waits } = readHead(data.latin1Slice(0, end), exchange);
+    if (waits && (chunked || length > 0)) this.socket.write('HTTP/1.1 100 Continue\r\n\r\n');
     this.reading = exchange;
     if (chunked) this.state = CHUNK_LINE;
     else if (length > 0) this.#expect(SIZED, length);
@@ -246,7 +247,7 @@ function lineOf(data) {
 
 /**
  * Read a head into `exchange`.
- * @returns {{length: number, chunked: boolean}} how the body comes
+ * @returns {{length: number, chunked: boolean, waits: boolean}} how the body comes, and whether only when asked for
  */
 function readHead(text, exchange) {
   let start = text.indexOf(LINE_END);
@@ -256,6 +257,7 @@ function readHead(text, exchange) {
   exchange.close = version[1] === '0';
   let length = -1;
   let chunked = false;
+  let waits = false;
   while (start < text.length) {
     start += LINE_END.length;
     let end = text.indexOf(LINE_END, start);
@@ -275,10 +277,13 @@ function readHead(text, exchange) {
         chunked = true;
       } else if (name === 'connection') {
         if (/\bclose\b/i.test(value)) exchange.close = true;
-      } else if (name === 'expect') throw new Malformed('expect is not offered');
+      } else if (name === 'expect') {
+        if (value.toLowerCase() !== '100-continue') throw new Malformed('expect');
+        waits = true;
+      }
     }
     start = end;
   }
   if (chunked && length >= 0) throw new Malformed('both a length and chunks');
-  return { length, chunked };
+  return { length, chunked, waits };
 }
