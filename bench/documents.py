@@ -11,7 +11,7 @@ import argparse
 import http.client
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,15 @@ from urllib.parse import urlsplit
 from bench.harness import notes
 from bench.harness.documents import (
     ENVIRONMENTS,
-    Documents,
+    ROLES,
     answer_is_right,
+    cpu_s,
     documents_installation,
 )
 from bench.harness.engine import engine_rows
 from bench.harness.errors import BenchmarkFailed
 from bench.harness.growth import growth_rows
+from bench.harness.live import watch_rows
 from bench.harness.postgres import postgres
 from bench.harness.quiet import Quiet
 from bench.harness.results import Row
@@ -38,17 +40,19 @@ from bench.peers.parse import parse_server
 
 CLIENTS = 32
 PEER = "parse-server"
-PARTS = ("http", "engine", "growth")
+PARTS = ("http", "engine", "watch", "growth")
 MEASURE_S_MAX = 840
 METRICS = (("calls_per_s", "ops_per_s", "ops/s"), ("p50_ms", "p50_ms", "ms"), ("p99_ms", "p99_ms", "ms"))
 
 
 @dataclass(slots=True)
 class Measured:
-    """Loads by (operation, system), one per round, and our processor time per call in µs by role."""
+    """By (operation, system), one value per round: loads, and processor time per call in µs of all processes
+    of the system, its database included; of ours also by role."""
 
     loads: dict[tuple[str, str], list[Load]] = field(default_factory=lambda: defaultdict(list))
-    cpu_us: dict[tuple[str, str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    cpu_us: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    role_us: dict[tuple[str, str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def rows(self) -> list[Row]:
         """A case for each engine of ours and operation: ours, then the peer."""
@@ -63,14 +67,31 @@ class Measured:
         ours, theirs = self.loads[operation, engine], self.loads.get((operation, PEER), [])
         for attribute, metric, unit in METRICS:
             mine = [getattr(each, attribute) for each in ours]
-            yield Row(case, metric, round(median(mine), 3), unit)
-            if theirs:
-                peers = [getattr(each, attribute) for each in theirs]
-                ratio = round(paired_ratio(mine, peers), 3)
-                yield Row(case, metric, round(median(peers), 3), unit, PEER, ratio)
-        for role in ("api", "envoy"):
-            yield Row(case, f"{role}_cpu_us", round(median(self.cpu_us[operation, engine, role]), 1), "µs")
+            yield from _pair(case, metric, unit, mine, [getattr(each, attribute) for each in theirs])
+        used, others = self.cpu_us[operation, engine], self.cpu_us.get((operation, PEER), [])
+        yield from _pair(case, "cpu_us", "µs per call", used, others)
         yield Row(case, "errors", float(sum(each.errors for each in ours)), "calls")
+        for role in ROLES:
+            part = median(self.role_us[operation, engine, role])
+            yield Row(f"{case}-cpu", f"{role}_us", round(part, 1), "µs per call")
+
+
+def _pair(case: str, metric: str, unit: str, ours: Sequence[float], theirs: Sequence[float]) -> Iterator[Row]:
+    yield Row(case, metric, round(median(ours), 3), unit)
+    if theirs:
+        yield Row(case, metric, round(median(theirs), 3), unit, PEER, round(paired_ratio(ours, theirs), 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is called, by (operation, system), and the processes of each system and of our roles."""
+
+    requests: Mapping[tuple[str, str], Requests]
+    processes: Mapping[str, Callable[[], list[int]]]
+    roles: Mapping[str, int]
+
+    def roles_s(self) -> dict[str, float]:
+        return {role: cpu_s([pid]) for role, pid in self.roles.items()}
 
 
 def main() -> None:
@@ -91,6 +112,8 @@ def main() -> None:
             with _folder() as work:
                 if "engine" in parts:
                     rows += engine_rows(work, options.rounds, progress)
+                if "watch" in parts:
+                    rows += watch_rows(work, progress)
                 if "growth" in parts:
                     rows += growth_rows(work, options.documents, progress)
         return rows
@@ -111,26 +134,31 @@ def over_http(rounds: int, seconds: int, with_peer: bool, progress: Callable[[st
             for operation in notes.OPERATIONS
             for requests in [notes.our_requests(operation, tokens)]
         }
+        roles = {role: ours.pid(role) for role in ROLES}
+        processes: dict[str, Callable[[], list[int]]] = {
+            "sqlite": lambda: [*roles.values()],
+            "postgres": lambda: [*roles.values(), *database.processes()],
+        }
         if with_peer:
             peer = stack.enter_context(parse_server(database, work))
             for operation in notes.OPERATIONS:
                 requests = notes.parse_requests(operation, peer.key)
                 sides[operation, PEER] = _written(work, operation, PEER, peer.url, requests)
+            processes[PEER] = lambda: [peer.pid, *database.processes()]
         progress("installed and loaded")
         version = Row("machine", "postgres", float(database.version), "major version")
-        return [*_rounds(wrk, ours, sides, rounds, seconds, progress), version]
+        return [*_rounds(wrk, Sides(sides, processes, roles), rounds, seconds, progress), version]
 
 
 def _rounds(
     wrk: str,
-    ours: Documents,
-    sides: dict[tuple[str, str], Requests],
+    sides: Sides,
     rounds: int,
     seconds: int,
     progress: Callable[[str], None],
 ) -> list[Row]:
     measured, quiet = Measured(), Quiet()
-    for (operation, system), requests in sides.items():
+    for (operation, system), requests in sides.requests.items():
         _check(operation, system, requests)
         load_requests(wrk, requests, CLIENTS, 1)
     progress("warmed up")
@@ -138,18 +166,21 @@ def _rounds(
         for operation in notes.OPERATIONS:
             seen = []
             for system in (*ENVIRONMENTS, PEER):
-                if (operation, system) not in sides:
+                if (operation, system) not in sides.requests:
                     continue
-                requests = sides[operation, system]
+                requests = sides.requests[operation, system]
                 quiet.wait()
-                before = ours.usage()
+                before, roles = cpu_s(sides.processes[system]()), sides.roles_s()
                 one = load_requests(wrk, requests, CLIENTS, seconds)
+                used = cpu_s(sides.processes[system]()) - before
                 measured.loads[operation, system].append(one)
-                for role, used_s in ours.usage().since(before).items():
-                    measured.cpu_us[operation, system, role].append(used_s / one.answered * 1e6)
+                measured.cpu_us[operation, system].append(used / one.answered * 1e6)
+                for role, now in sides.roles_s().items():
+                    per_call_us = (now - roles[role]) / one.answered * 1e6
+                    measured.role_us[operation, system, role].append(per_call_us)
                 seen.append(f"{system} {one.calls_per_s:,.0f} ({one.p99_ms:.1f} ms)")
             progress(f"round {number + 1} {operation}: {', '.join(seen)}")
-    for (operation, system), requests in sides.items():
+    for (operation, system), requests in sides.requests.items():
         _check(operation, system, requests)
     return [*measured.rows(), *quiet.rows()]
 

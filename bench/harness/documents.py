@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from cloudlet.cli.client import AdminClient
@@ -25,17 +24,14 @@ from .postgres import Postgres
 ENVIRONMENTS = {"sqlite": DEFAULT_ENVIRONMENT, "postgres": "postgres"}
 """Engine → environment."""
 DATABASE = "cloudlet"
+ROLES = ("api", "envoy")
+"""Processes on the way of a document call; SQLite's writing thread is in api."""
 _BATCH = 1_000
 
 
-@dataclass(slots=True)
-class Usage:
-    """Processor time of our processes, in seconds since they started, by role."""
-
-    seconds: Mapping[str, float]
-
-    def since(self, before: Usage) -> dict[str, float]:
-        return {role: seconds - before.seconds.get(role, 0.0) for role, seconds in self.seconds.items()}
+def cpu_s(pids: Iterable[int]) -> float:
+    """Processor time that these processes have used since they started; those that have ended count as 0."""
+    return sum(map(_cpu_s, pids))
 
 
 class Documents:
@@ -54,8 +50,9 @@ class Documents:
         owners = [notes.owner(number) for number in range(notes.OWNERS)]
         return {name: str(client.post(path, {"openid": name})["access_token"]) for name in owners}
 
-    def usage(self) -> Usage:
-        return Usage({name: _cpu_s(pid) for name, pid in self._pids.items() if name in {"api", "envoy"}})
+    def pid(self, role: str) -> int:
+        """Of one of ROLES."""
+        return self._pids[role]
 
 
 @contextmanager
@@ -97,7 +94,10 @@ async def _fill(home: Path) -> None:
 
 
 def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

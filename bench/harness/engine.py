@@ -1,9 +1,9 @@
 """The document engine without HTTP, beside the same statements sent to SQLite with nothing around them.
 
-Ours is the store as the document service uses it: a filter compiled and planned, documents decoded with their
-types, writes handed to the writing thread by 32 clients and committed in groups with the change log. Bare is
-one thread that knows the statement, the keys and the entries before, decodes plain JSON and commits 32 writes
-at a time. Both are as durable.
+Ours is the store as the document service uses it: a filter compiled and planned, documents decoded, writes
+handed to the writing thread by 32 clients and committed in groups with the change log. Bare is one thread
+that knows the statement, the keys and the entries before and commits 32 writes at a time. Both are durable,
+and both return the same values: the time of a note is a number here, because plain JSON has no dates.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ _AT_MS = notes.STARTED_MS
 _NEWEST = {"at": -1}
 _INCREMENT = {"$inc": {"count": 1}}
 
+Made = Callable[[int], dict[str, object]]
+"""Makes the note of a number."""
+
 
 def engine_rows(work: Path, rounds: int, progress: Callable[[str], None]) -> list[Row]:
     """``engine-*`` cases with the peer, and the matcher."""
@@ -63,11 +66,16 @@ def engine_rows(work: Path, rounds: int, progress: Callable[[str], None]) -> lis
     return [*rows, Row("matcher", "us_per_doc", round(matcher_us(), 3), "µs")]
 
 
-async def grown(service: DocumentService, first: int, end: int) -> None:
-    """Notes from `first` up to `end`, in batches of the size that a client may send."""
+def plain(number: int) -> dict[str, object]:
+    """A note that JSON holds as it is."""
+    return {**notes.stored(number), "at": notes.at_ms(number)}
+
+
+async def grown(service: DocumentService, first: int, end: int, made: Made = notes.stored) -> None:
+    """Notes from `first` up to `end`, in batches of 1,000."""
     access = Access(ENVIRONMENT, admin=True)
     for start in range(first, end, 1_000):
-        batch = [notes.stored(number) for number in range(start, min(start + 1_000, end))]
+        batch = [made(number) for number in range(start, min(start + 1_000, end))]
         await service.insert(access, "notes", batch)
 
 
@@ -129,7 +137,7 @@ class OurCalls:
 
     async def _insert(self, number: int) -> None:
         self._inserted += 1
-        document = notes.stored(self._inserted)
+        document = plain(self._inserted)
         await self._store.commit(Turn("fresh", _AT_MS, writes.insert([document])))
 
     async def _inc(self, number: int) -> None:
@@ -197,7 +205,7 @@ class BareCalls:
         info, given = self._fresh, []
         for _ in numbers:
             self._inserted += 1
-            given.append(_prepared(info, notes.stored(self._inserted)))
+            given.append(_prepared(info, plain(self._inserted)))
         insert, log = statement("insert_document", info.number), statement("log_insert", info.number)
         add = [statement("add_entry", x=index.number) for index in info.indexes]
 
@@ -253,7 +261,7 @@ async def _rounds(
     try:
         service = DocumentService(stores)
         await created(service)
-        await grown(service, 0, notes.NOTES)
+        await grown(service, 0, notes.NOTES, plain)
         await stores.close()
         copy = folder / "bare.db"
         shutil.copy(folder / f"{ENVIRONMENT}.db", copy)

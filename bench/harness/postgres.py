@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudlet.docdb.postgres.local import LocalServer, find_programs, local_server
+from tests.acceptance.installation import descendants
 
 from .errors import BenchmarkFailed
 
@@ -31,6 +32,11 @@ class Postgres:
         """The major one."""
         done = subprocess.run([self.programs / "postgres", "--version"], capture_output=True, check=True)
         return int(done.stdout.split()[2].split(b".")[0])
+
+    def processes(self) -> list[int]:
+        """Its process and those that serve its connections now."""
+        pid = self.server.process.pid
+        return [pid, *descendants(pid)]
 
     def execute(self, database: str, *statements: str) -> None:
         """Each in a transaction of its own. Raise BenchmarkFailed."""

@@ -21,9 +21,9 @@ STOP_S_MAX = 5.0
 @contextmanager
 def server(
     name: str, command: Sequence[str], folder: Path, port: int, environment: Mapping[str, str]
-) -> Iterator[None]:
-    """Run `command` in `folder` until the block ends. Raise BenchmarkFailed when nobody listens on `port`
-    of the loopback address in time."""
+) -> Iterator[int]:
+    """Run `command` in `folder` until the block ends; gives its process id. Raise BenchmarkFailed when nobody
+    listens on `port` of the loopback address in time."""
     output = folder / "output.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -38,7 +38,7 @@ def server(
         )
     try:
         _wait_until_ready(name, process, port, output)
-        yield
+        yield process.pid
     finally:
         _end(process)
 

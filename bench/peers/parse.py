@@ -32,6 +32,7 @@ class ParseServer:
     url: str
     key: str
     """Its master key, made for this run."""
+    pid: int
 
 
 @contextmanager
@@ -49,8 +50,8 @@ def parse_server(database: Postgres, work: Path) -> Iterator[ParseServer]:
         "PGDATABASE": DATABASE,
     }
     command = [str(installed.node), str(HERE / "parse-server" / "server.cjs")]
-    with server("parse-server", command, folder, port, environment):
-        running = ParseServer(f"http://127.0.0.1:{port}", key)
+    with server("parse-server", command, folder, port, environment) as pid:
+        running = ParseServer(f"http://127.0.0.1:{port}", key, pid)
         _post(running, "Note", {"objectId": notes.note_id(0), **notes.parse_note(0)})
         _post(running, "Fresh", notes.parse_note(0))
         indexes = [f'CREATE INDEX ON "{name}" (owner, "at" DESC)' for name in ("Note", "Fresh")]

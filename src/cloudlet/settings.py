@@ -15,7 +15,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudlet.model.sandbox import Rung
 
-
 _DOCUMENTS_URL = "CLOUDLET_DOCUMENTS_URL"
 
 
@@ -34,6 +33,10 @@ class Settings(BaseSettings):
     """How clients reach the edge, when it is not ``http://HOST:PORT``."""
     rung: Rung = Rung.PROCESS
     """How instances are isolated."""
+    cell_user_first: int = Field(default=1_900_000_000, ge=1000, le=4_000_000_000)
+    """First of the user ids that instances get, one each, when the platform runs as root."""
+    cell_user_count: int = Field(default=65_536, ge=1, le=100_000_000)
+    """How many user ids they have."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     envoy_concurrency: int = Field(default=1, ge=1, le=64)
     """Worker threads of the edge."""

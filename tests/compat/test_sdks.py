@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,12 @@ from typing import Any
 import pytest
 
 from cloudlet.functions.toolchain import find_toolchain
-from tests.integration.platform import Platform, running
+from tests.integration.platform import Platform
 
 HERE = Path(__file__).parent
-PROJECT = HERE / "projects" / "sdks"
 PACKAGES = {"wx4": "wx-server-sdk", "wx26": "wx-server-sdk", "node318": "@cloudbase/node-sdk"}
 
 pytestmark = pytest.mark.xdist_group("sdks")
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with running(tmp_path_factory.mktemp("sdks"), PROJECT) as platform:
-        yield platform
 
 
 @pytest.mark.parametrize("function", ["wx4", "wx26"])

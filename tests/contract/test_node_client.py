@@ -26,7 +26,7 @@ from cloudlet.model.sandbox import (
     NodeReport,
     StartRequest,
 )
-from cloudlet.node.client import HttpNodeClient
+from cloudlet.node.client import SocketNodeClient
 from cloudlet.node.fake import FakeNode
 from cloudlet.node.instances import NodeLimits
 from cloudlet.node.node import Node, NodeParts, prepare_directories, shown_directories
@@ -71,7 +71,7 @@ class FakeWorld:
 
 
 class RealWorld:
-    def __init__(self, paths: Paths, node: Node, client: HttpNodeClient) -> None:
+    def __init__(self, paths: Paths, node: Node, client: SocketNodeClient) -> None:
         self.client: NodeClient = client
         self._paths = paths
         self._node = node
@@ -118,7 +118,7 @@ async def world(request: pytest.FixtureRequest, data: Path) -> AsyncIterator[Wor
         node = Node(paths, NodeParts(driver, SystemClock()), NodeLimits("node", INSTANCES_MAX))
         await node.start()
         stack.push_async_callback(node.close, 1.0)
-        client = await stack.enter_async_context(HttpNodeClient(paths.node_socket))
+        client = await stack.enter_async_context(SocketNodeClient(paths.node_socket))
         yield RealWorld(paths, node, client)
 
 

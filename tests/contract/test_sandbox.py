@@ -19,7 +19,9 @@ import pytest
 from cloudlet.model.errors import Unavailable
 from cloudlet.sandbox.base import Activity, Cell, CellExit, CellSpec, Driver
 from cloudlet.sandbox.fake import Failure, FakeDriver
+from cloudlet.sandbox.namespaces.driver import NamespacesDriver
 from cloudlet.sandbox.process import ProcessDriver
+from tests.unit.sandbox.namespaces.support import skip_without_namespaces
 
 pytestmark = pytest.mark.anyio
 SHIM = Path(__file__).with_name("stand_in_shim.py")
@@ -63,16 +65,24 @@ class Room:
         return cell
 
 
-@pytest.fixture(params=["fake", "process"])
+@pytest.fixture(params=["fake", "process", "namespaces"])
 async def room(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Room]:
     (root / "code").mkdir()
     (root / "code" / "index.js").write_text("exports.main = () => 1")
-    driver: Driver = (
-        FakeDriver() if request.param == "fake" else ProcessDriver((root / "code", SHIM.parent.resolve()))
-    )
+    if request.param == "namespaces":
+        await skip_without_namespaces()
     async with AsyncExitStack() as stack:
+        driver = driver_of(request.param, root / "code")
         stack.push_async_callback(driver.close)
         yield Room(driver, root, stack)
+
+
+def driver_of(rung: str, code: Path) -> Driver:
+    if rung == "fake":
+        return FakeDriver()
+    if rung == "process":
+        return ProcessDriver((code, SHIM.parent.resolve()))
+    return NamespacesDriver((code,), (SHIM.parent,))
 
 
 async def event(cell: Cell) -> dict[str, Any]:

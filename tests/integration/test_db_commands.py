@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from cloudlet.cli.exit_codes import ExitCode
+from cloudlet.settings import Paths
 from tests.acceptance.installation import Installation
+from tests.docdb_postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
 from tests.integration.up_support import command, one_line, until
 
 pytestmark = pytest.mark.xdist_group("db")
@@ -35,7 +37,9 @@ def installed(data: Path) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """With one empty collection, ``there``."""
     with installed(tmp_path_factory.mktemp("db") / "data") as installation:
+        installation.command("db", "create", "there")
         yield installation
 
 
@@ -52,7 +56,12 @@ def test_documents_go_in_and_come_out_as_they_were(shared: Installation, tmp_pat
     shared.command("db", "create", "orders", "--preset", "READONLY")
     source = written(
         tmp_path / "orders.jsonl",
-        {"_id": "a", "no": {"$numberInt": "1"}, "at": {"$date": "2018-08-31T17:30:00.882Z"}, "tags": ["x", None]},
+        {
+            "_id": "a",
+            "no": {"$numberInt": "1"},
+            "at": {"$date": "2018-08-31T17:30:00.882Z"},
+            "tags": ["x", None],
+        },
         {"_id": "b", "no": {"$numberDouble": "2.0"}, "user.name": "B"},
     )
     job = shared.json("db", "import", "orders", str(source))
@@ -74,8 +83,10 @@ def test_documents_go_in_and_come_out_as_they_were(shared: Installation, tmp_pat
     assert shared.json("db", "import", "again", str(out))["inserted"] == 2
     assert shared.command("db", "export", "again") == shared.command("db", "export", "orders")
     table = tmp_path / "out.csv"
-    shared.command("db", "export", "orders", "-o", str(table), "--fields", "_id,user.name,at", "--filter", "{}")
-    assert list(csv.reader(table.open(newline=""))) == [
+    shared.command(
+        "db", "export", "orders", "-o", str(table), "--fields", "_id,user.name,at", "--filter", "{}"
+    )
+    assert list(csv.reader(table.read_text().splitlines())) == [
         ["_id", "user.name", "at"],
         ["a", "", "2018-08-31T17:30:00.882Z"],
         ["b", "B", ""],
@@ -95,7 +106,10 @@ def test_a_line_that_fails_is_named_and_the_command_says_so(shared: Installation
     assert "line 3: this is not valid JSON" in done.stdout
     again = db(shared, "import", "partly", str(source), "--stop-on-error")
     assert again.returncode == ExitCode.FAILED and "stopped at line 1" in again.stdout
-    assert shared.json("db", "import", "partly", str(source), "--mode", "upsert", "--detach")["state"] == "queued"
+    assert (
+        shared.json("db", "import", "partly", str(source), "--mode", "upsert", "--detach")["state"]
+        == "queued"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,30 +125,29 @@ def test_a_line_that_fails_is_named_and_the_command_says_so(shared: Installation
 def test_a_file_that_is_no_import_is_refused_at_once(
     shared: Installation, tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
-    db(shared, "create", "nothing")
     (tmp_path / name).write_bytes(content)
-    one_line(db(shared, "import", "nothing", str(tmp_path / name)), ExitCode.REFUSED, words)
+    one_line(db(shared, "import", "there", str(tmp_path / name)), ExitCode.REFUSED, words)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["import", "no", "FILE.json"], ExitCode.NOT_FOUND, "not exist"),
-        (["import", "orders", "missing.json"], ExitCode.NOT_FOUND, "missing.json"),
-        (["import", "orders", "x.dat"], ExitCode.USAGE, "--format"),
+        (["import", "there", "missing.json"], ExitCode.NOT_FOUND, "missing.json"),
+        (["import", "there", "x.dat"], ExitCode.USAGE, "--format"),
         (["imports", "abc"], ExitCode.NOT_FOUND, "no import"),
         (["imports", "--cancel"], ExitCode.USAGE, "JOB"),
         (["export", "no"], ExitCode.NOT_FOUND, "not exist"),
         (["export", "../x"], ExitCode.REFUSED, "not allowed"),
         (["stats", "no"], ExitCode.NOT_FOUND, "not exist"),
-        (["acl", "orders", "NOBODY"], ExitCode.USAGE, "neither a preset"),
-        (["acl", "orders", '{"read": }'], ExitCode.REFUSED, "not valid JSON"),
-        (["acl", "orders", "PRIVATE", "--no-rule"], ExitCode.USAGE, "give one"),
+        (["acl", "there", "NOBODY"], ExitCode.USAGE, "neither a preset"),
+        (["acl", "there", '{"read": }'], ExitCode.REFUSED, "not valid JSON"),
+        (["acl", "there", "PRIVATE", "--no-rule"], ExitCode.USAGE, "give one"),
         (["acl", "no", "PRIVATE"], ExitCode.NOT_FOUND, "not exist"),
-        (["index", "create", "orders", "a:up"], ExitCode.USAGE, "direction"),
-        (["index", "drop", "orders", "none", "--yes"], ExitCode.NOT_FOUND, "no index"),
+        (["index", "create", "there", "a:up"], ExitCode.USAGE, "direction"),
+        (["index", "drop", "there", "none", "--yes"], ExitCode.NOT_FOUND, "no index"),
         (["restore"], ExitCode.USAGE, "OLD=NEW"),
-        (["restore", "orders"], ExitCode.USAGE, "orders=NEW"),
+        (["restore", "there"], ExitCode.USAGE, "there=NEW"),
         (["restore", "a=b", "--all"], ExitCode.USAGE, "OLD=NEW"),
         (["restore", "a=b", "--at", "yesterday"], ExitCode.USAGE, "not understood"),
         (["restore", "a=b", "--at", "15m", "--backup", "x"], ExitCode.USAGE, "not both"),
@@ -151,7 +164,6 @@ def test_a_file_that_is_no_import_is_refused_at_once(
 def test_nonsense_is_refused_with_what_to_do(
     shared: Installation, tmp_path: Path, words: list[str], code: ExitCode, said: str
 ) -> None:
-    db(shared, "create", "orders")
     file = written(tmp_path / "FILE.json", {"a": 1})
     one_line(db(shared, *(str(file) if word == "FILE.json" else word for word in words)), code, said)
 
@@ -206,7 +218,9 @@ def test_a_backup_is_made_rehearsed_and_restored(shared: Installation, tmp_path:
     assert checked["documents"] == {"kept": 300}
     one_line(db(shared, "rehearse", "--env", "shop"), ExitCode.REFUSED, "encrypted")
     key.write_text("another passphrase")
-    one_line(db(shared, "rehearse", "--env", "shop", "--passphrase-file", str(key)), ExitCode.REFUSED, "wrong")
+    one_line(
+        db(shared, "rehearse", "--env", "shop", "--passphrase-file", str(key)), ExitCode.REFUSED, "wrong"
+    )
     plain = shared.json("db", "backup", "--env", "shop")
     restored = shared.json("db", "restore", "kept=kept_old", "--env", "shop")
     assert restored["documents"] == {"kept_old": 300} and restored["backup"] == plain["id"]
@@ -222,26 +236,59 @@ def test_a_backup_is_made_rehearsed_and_restored(shared: Installation, tmp_path:
 
 
 def test_an_import_survives_kill_9_without_doubling_a_document(tmp_path: Path) -> None:
-    count = 12_000
+    count = 30_000
     with installed(tmp_path / "data") as installation:
         installation.command("db", "create", "many")
         source = written(tmp_path / "many.json", *({"n": n, "text": "x" * 200} for n in range(count)))
         job = installation.json("db", "import", "many", str(source), "--detach")["id"]
+        record = Paths(installation.data).imports / f"{job}.json"
 
         def shown() -> dict[str, Any]:
-            done = command(installation.data, "db", "imports", job, "--json")
-            return dict(json.loads(done.stdout)) if done.returncode == 0 else {"state": "away", "offset": -1}
+            return dict(json.loads(record.read_bytes()))
 
         offset = 0
         for _ in range(3):
+            api = next(each for each in installation.status()["processes"] if each["name"] == "api")
             moved = until(
                 lambda: (now := shown())["offset"] > offset and now,  # noqa: B023
                 "the import goes on",
             )
-            offset = moved["offset"]
-            api = next(each for each in installation.status()["processes"] if each["name"] == "api")
+            assert moved["state"] == "running"
             os.kill(api["pid"], signal.SIGKILL)
+            offset = shown()["offset"]
+            until(lambda: command(installation.data, "db", "imports").returncode == 0, "api is there again")
         done = until(lambda: (now := shown())["state"] == "done" and now, "the import is done")
         assert (done["inserted"], done["failed"]) == (count, 0)
         lines = installation.command("db", "export", "many", "--relaxed", "--fields", "n").splitlines()
         assert [json.loads(line)["n"] for line in lines] == list(range(count))
+
+
+def test_an_environment_moves_to_postgresql_and_back_with_everything_else_as_before(
+    shared: Installation,
+    tmp_path: Path,
+    postgres_url: str,  # noqa: F811 - the fixture
+) -> None:
+    env = ("--env", "moving")
+    shared.command("env", "create", "moving")
+    shared.command("db", "create", "kept", *env)
+    shared.command("db", "index", "create", "kept", "no", "--unique", *env)
+    source = written(tmp_path / "kept.json", *({"_id": n, "no": n} for n in range(700)))
+    shared.command("db", "import", "kept", str(source), *env)
+    before = shared.command("db", "export", "kept", *env)
+    address = tmp_path / "address"
+    address.write_text(postgres_url + "\n")
+    try:
+        moved = shared.json("db", "migrate", "--to", f"@{address}", *env)
+        assert (moved["engine"], moved["documents"]) == ("postgresql", {"kept": 700})
+        assert shared.command("db", "export", "kept", *env) == before
+        assert shared.json("db", "backup", *env)["collections"] == {"kept": 700}
+        again = shared.json("db", "import", "kept", str(source), "--mode", "upsert", *env)
+        assert (again["unchanged"], again["inserted"]) == (700, 0)
+        assert shared.json("db", "restore", "kept=copy", *env)["documents"] == {"copy": 700}
+        assert shared.command("db", "export", "copy", *env) == before
+        assert shared.json("db", "rehearse", *env)["documents"] == {"kept": 700}
+    finally:
+        back = shared.json("db", "migrate", "--back", *env)
+    assert back["engine"] == "sqlite" and back["documents"] == {"kept": 700, "copy": 700}
+    assert shared.command("db", "export", "copy", *env) == before
+    shared.command("env", "delete", "moving", "--yes")

@@ -18,6 +18,7 @@ from cloudlet.docdb.base import CollectionInfo, CreateIndex, Preset, id_key
 from cloudlet.docdb.catalog import flagged, key_part, new_index, owner_index
 from cloudlet.docdb.filter import where
 from cloudlet.docdb.filter.parse import parse_filter
+from cloudlet.docdb.geo.rings import Rings
 from cloudlet.docdb.indexes.entries import entries_of
 from cloudlet.docdb.indexes.partial import implies, partial_filter
 from cloudlet.docdb.numeric import Decimal128
@@ -95,6 +96,7 @@ class Stored:
         if isinstance(source, Ids):
             by_id = dict(self.entries[0])
             return [by_id[key] for key in source.keys if key in by_id]
+        assert not isinstance(source, Rings), "places have a test of their own"
         for (_, high), (low, _) in pairwise(source.ranges):
             assert high < low
         entries = self.entries[source.index.number]

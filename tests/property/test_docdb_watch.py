@@ -214,7 +214,7 @@ def dense(random: Random) -> tuple[list[Query], list[dict[str, Any]], list[Any]]
         return made | ({"c": {"n": random.randint(0, 1)}} if random.random() < 0.5 else {})
 
     def query() -> Query:
-        filter = random.choice(
+        filter: dict[str, Any] = random.choice(
             [
                 {},
                 {"a": random.randint(0, 2)},

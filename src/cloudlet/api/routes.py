@@ -42,6 +42,8 @@ may be absent. ``{env}`` is an environment or one of its aliases; a person who n
     DELETE /environments/{env}/collections/{name}                       → {"deleted": name}
     GET    /environments/{env}/collections/{name}/documents
            ?filter=EJSON &skip=0 &limit=20 (at most 1000)               → {"documents": [EJSON object]}
+    GET    /environments/{env}/collections/{name}/watch
+           ?filter=EJSON &sort=EJSON &limit= &resume=token              → one JSON object a line: Watched
     GET    /environments/{env}/collections/{name}/export
            ?format=json|csv &filter=EJSON &fields=a,b.c
            &relaxed=false &gzip=false                                   → the file (streamed)
@@ -110,6 +112,9 @@ Shapes::
                     "partial", "expire_after_s", "automatic", "ready"}
     Lines          one JSON object a line: {"event": "progress", …}, {"event": "working"}, at last
                    {"event": "done", …} or {"event": "error", "code", "message"}
+    Watched        {"id", "initial": bool, "token", "changes": [{"queueType", "dataType", "docId", "doc",
+                    "updatedFields"?, "removedFields"?}]} (docdb/watch/events.py), documents as EJSON;
+                   first {"resumed": true} if it goes on after the token; {"error": {"code", "message"}} last
     Event          DeployEvent of functions/wire.py, with "event" naming the kind
 
 Errors: ``{"code", "message", "requestId"}`` with ``code`` of ``model/errors.py`` and the status of
@@ -131,6 +136,7 @@ from cloudlet.api import (
     indexes,
     status,
     transfers,
+    watches,
 )
 from cloudlet.api.http import Handler, endpoint
 from cloudlet.api.ports import AdminServices
@@ -164,6 +170,7 @@ TABLE: tuple[tuple[str, str, Handler], ...] = (
     ("POST", _COLLECTION + "/access", collections.ask_access),
     ("DELETE", _COLLECTION, collections.delete_collection),
     ("GET", _COLLECTION + "/documents", collections.list_documents),
+    ("GET", _COLLECTION + "/watch", watches.watch),
     ("GET", _COLLECTION + "/export", transfers.export),
     ("GET", _COLLECTION + "/stats", indexes.stats),
     ("POST", _COLLECTION + "/explain", indexes.explain),

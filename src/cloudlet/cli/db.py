@@ -258,7 +258,7 @@ def _explained_text(answer: Mapping[str, Any]) -> str:
     lines = [
         f"Index      {answer['index'] or 'none: every document is looked at'}",
         f"Ranges     {answer['ranges']}",
-        f"Ordered    {'by the index' if answer['ordered'] else 'sorted afterwards'}",
+        f"Ordered    {'as it comes' if answer['ordered'] else 'sorted afterwards'}",
         f"Examined   {answer['examined']:,}",
         f"Returned   {answer['returned']:,}",
         f"Time       {answer['ms']:.2f} ms{', in a process of its own' if answer['worker'] else ''}",

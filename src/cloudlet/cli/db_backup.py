@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cloudlet.model.errors import InvalidParameter
 from cloudlet.model.ids import check_collection_name, check_environment_name
 
 from .client import JsonObject, environment_path
@@ -114,7 +115,7 @@ def restore(
     body = _body(
         passphrase=secret,
         backup=backup_id,
-        at=None if at is None else since_time(at, time.time()),
+        at=None if at is None else _moment(at),
         collections=collections,
         into=into,
         replace=replace,
@@ -162,6 +163,15 @@ def _names(given: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"{each}: the name is there twice")
         names[check_collection_name(old)] = check_collection_name(new)
     return names
+
+
+def _moment(given: str) -> float:
+    try:
+        return since_time(given, time.time())
+    except InvalidParameter as exc:
+        raise click.UsageError(
+            f"--at {given[:40]!r} is not understood: write 2026-11-20T16:00, or 15m for 15 minutes ago"
+        ) from exc
 
 
 def _progress_text(line: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ COMMANDS = {
     "up": ("cloudlet.cli.up", "up", "Run cloudlet until it is stopped."),
     "deploy": ("cloudlet.cli.deploy", "deploy", "Deploy the functions of a project."),
     "fn": ("cloudlet.cli.fn", "fn", "See and call functions, read their logs."),
-    "db": ("cloudlet.cli.db", "db", "Manage documents: indexes, rules, import, export, backup."),
+    "db": ("cloudlet.cli.db", "db", "Manage documents: collections, indexes, import, export, backup."),
     "env": ("cloudlet.cli.env", "env", "Manage environments."),
     "token": ("cloudlet.cli.token", "token", "Get an access token of a user."),
     "status": ("cloudlet.cli.status", "status", "Show where cloudlet listens and what runs."),

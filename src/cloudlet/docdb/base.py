@@ -15,6 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from cloudlet.docdb.bytekeys import LOSSLESS_BYTES_MAX, KeyPart, lossless_key
 from cloudlet.docdb.filter import Where
 from cloudlet.docdb.filter.ast import EVERYTHING
@@ -54,8 +56,7 @@ class CollectionInfo:
     """The custom rule as JSON text; where there is one the preset does not count."""
 
 
-@dataclass(slots=True)
-class Row:
+class Row(msgspec.Struct):
     """One stored document. ``rev`` is the sequence number of its last change; ``size`` is that of the stored
     text.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -41,7 +42,7 @@ _decoder = msgspec.json.Decoder()
 
 def encode_body(document: Document, bytes_max: int) -> str:
     """The stored text of a document; raises InvalidDocument beyond ``bytes_max`` or ``DEPTH_MAX`` levels."""
-    raw = _encoder.encode(_pack(document, DEPTH_MAX))
+    raw = _encoder.encode(_pack_object(document, DEPTH_MAX - 1))
     if len(raw) > bytes_max:
         raise InvalidDocument(f"the document has {len(raw)} bytes; the limit is {bytes_max}")
     return raw.decode()
@@ -51,9 +52,8 @@ def decode_body(text: str) -> Document:
     """The document of a stored text. Raises Internal if it was not written by ``encode_body``."""
     try:
         document = _decoder.decode(text)
-        # Looking for one character first is twenty times faster, and most documents do not have it.
-        if "$" in text and '"$' in text:
-            document = _unpack(document)
+        if (signs := text.count("$")) and type(document) is dict:
+            document = _unpack_object(document, signs)
     except (msgspec.MsgspecError, LookupError, ValueError, TypeError) as exc:
         raise Internal("a stored document cannot be read") from exc
     if type(document) is not dict:
@@ -101,9 +101,12 @@ def _pack_object(value: Document, depth: int) -> Any:
     """The object itself if JSON can hold all of it, otherwise a copy."""
     packed = value
     for name, item in value.items():
-        if type(item) in _PLAIN:
+        kind = type(item)
+        if kind in _PLAIN or (kind is float and item - item == 0):
             continue
-        written = _pack(item, depth)
+        if kind is list and depth > 0 and _PLAIN.issuperset(map(type, item)):
+            continue
+        written = {"$date": date_to_ms(item)} if kind is datetime else _pack(item, depth)
         if written is not item:
             if packed is value:
                 packed = value.copy()
@@ -146,17 +149,35 @@ _WRAPPED: Final[dict[str, Callable[[Any], Value]]] = {
 
 def _unpack(value: Any) -> Value:
     """The value that was written; objects and arrays, which nobody else has yet, are changed in place."""
-    kind = type(value)
-    if kind is dict:
-        if len(value) == 1:
-            name = next(iter(value))
-            if name.startswith("$"):
-                return _WRAPPED[name](value[name])
-        for name, item in value.items():
-            if type(item) is dict or type(item) is list:
-                value[name] = _unpack(item)
-    elif kind is list:
+    if type(value) is dict:
+        return _unpack_object(value)
+    if type(value) is list and not _PLAIN.issuperset(map(type, value)):
         for at, item in enumerate(value):
             if type(item) is dict or type(item) is list:
                 value[at] = _unpack(item)
+    return value
+
+
+def _unpack_object(value: dict[str, Any], signs: int = sys.maxsize) -> Value:
+    """``signs``: how many dollar signs there are in all of it. After the last one nothing has to be looked at:
+    a document of which only one field is a date costs half as much.
+    """
+    if len(value) == 1:
+        (name,) = value
+        if name[:1] == "$":
+            return _WRAPPED[name](value[name])
+    for name, item in value.items():
+        kind = type(item)
+        if kind is dict:
+            if len(item) == 1:
+                ((inner, held),) = item.items()
+                if inner[:1] == "$":
+                    value[name] = _WRAPPED[inner](held)
+                    signs -= 1
+                    if not signs:
+                        break
+                    continue
+            _unpack_object(item)
+        elif kind is list:
+            _unpack(item)
     return value

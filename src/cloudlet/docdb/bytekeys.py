@@ -79,6 +79,8 @@ class Entries:
 
 def lossless_key(value: Value) -> bytes:
     """The key that is equal for equal values only. Long keys are not shortened here."""
+    if type(value) is str:
+        return _STRING + _delimited(value.encode())
     kind = rank(value)
     return bytes((kind,)) + _LOSSLESS[kind](value)
 
@@ -88,9 +90,8 @@ def candidate_key(value: Value) -> tuple[bytes, bool]:
     kind = rank(value)
     if kind == Rank.STRING:
         raw = value.encode()
-        if len(raw) > CANDIDATE_BYTES_MAX:
-            return bytes((kind,)) + _delimited(raw[:CANDIDATE_BYTES_MAX]), True
-    elif kind in _TYPE_ONLY:
+        return _STRING + _delimited(raw[:CANDIDATE_BYTES_MAX]), len(raw) > CANDIDATE_BYTES_MAX
+    if kind in _TYPE_ONLY:
         return bytes((kind,)), True
     return bytes((kind,)) + _LOSSLESS[kind](value), False
 
@@ -283,7 +284,7 @@ def _escaped(raw: bytes) -> bytes:
 
 
 def _delimited(raw: bytes) -> bytes:
-    return _escaped(raw) + b"\0\0"
+    return raw.replace(b"\0", b"\0\xff") + b"\0\0"
 
 
 def _object(value: Document) -> bytes:

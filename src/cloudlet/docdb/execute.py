@@ -52,6 +52,25 @@ def select(
     return Found(count=count, keys=keys, examined=examined, index=index)
 
 
+def only(row: Row | None, read: Read, limits: DocdbLimits) -> Found:
+    """``select`` for a query of one id, from the document of that id."""
+    if row is None:
+        return Found(index=ID_INDEX.name)
+    if read.want is not Want.ROWS:
+        return select((row,), read, True, None, limits, Ids((row.id_key,)))
+    if read.limit == 0:
+        return Found()
+    found = () if read.skip or not read.where.match(row.document) else (row,)
+    if found and row.size > limits.result_bytes_max:
+        raise too_large(limits.result_bytes_max)
+    return Found(found, examined=1, index=ID_INDEX.name)
+
+
+def too_large(bytes_max: int) -> ResultTooLarge:
+    """The error of a result that is larger than allowed."""
+    return ResultTooLarge(f"the result is larger than {bytes_max} bytes; use limit()")
+
+
 def index_name(source: Source) -> str | None:
     """The index candidates come from (several: joined); None for a scan."""
     if isinstance(source, Ids):
@@ -118,7 +137,7 @@ def _rows(
         rows.append(row)
         size += row.size
         if size > bytes_max:
-            raise ResultTooLarge(f"the result is larger than {bytes_max} bytes; use limit()")
+            raise too_large(bytes_max)
         if len(rows) >= enough:
             if ordered:
                 break

@@ -69,8 +69,10 @@ class WatchLimits:
     """Different watches of one collection that have to look at every change of it."""
     queue_max: int = 4_096
     """Changes that wait to be handed to watches; what does not fit is read from the change log."""
-    replay_max: int = 10_000
-    """Changes of one collection that a watch catches up with; beyond that it begins anew."""
+    replay_max: int = 2_000
+    """Changes of one collection that a resumed watch catches up with; beyond that it begins anew."""
+    behind_max: int = 20_000
+    """Changes of one collection while the first result of a watch is read; beyond that it cannot begin."""
     slice_s: float = 0.005
     """How long changes are handed to watches before others get their turn."""
 

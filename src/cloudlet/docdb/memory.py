@@ -498,7 +498,7 @@ def _copied_change(change: Change) -> Change:
 
 def _copied(row: Row) -> Row:
     """What a caller may change without changing the store."""
-    return replace(row, document=deepcopy(row.document))
+    return Row(row.did, row.id_key, row.rev, row.size, deepcopy(row.document))
 
 
 def _in_ranges(stored: _Collection, source: Ranges) -> Generator[Row, None, None]:

@@ -14,18 +14,31 @@ are such (``hides``).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import msgspec
 import structlog
 
 from cloudlet.docdb.base import CollectionInfo, Decision, Preset, Row
+from cloudlet.docdb.filter.ast import Node
 from cloudlet.docdb.filter.match import Matcher
 from cloudlet.docdb.filter.parse import parse_filter
+from cloudlet.docdb.filter.reader import joined
+from cloudlet.docdb.filter.shapes import bind, shape_of
+from cloudlet.docdb.filter.ways import match_field
 from cloudlet.docdb.rules.compile import Clause, CollectionRule, FieldClause, Operation, compile_rule
 from cloudlet.docdb.rules.explain import RuleDenied
 from cloudlet.docdb.rules.goals import ALWAYS, Goal, goal_of, reaches
-from cloudlet.docdb.rules.judge import DOCUMENTS_MAX, Fetch, Judge, Unread, always, can_hold, proven
+from cloudlet.docdb.rules.judge import (
+    DOCUMENTS_MAX,
+    Fetch,
+    Judge,
+    Unread,
+    always,
+    can_hold,
+    proven,
+    steady_test,
+)
 from cloudlet.docdb.rules.prove import pinned_id, pinned_values
 from cloudlet.docdb.rules.reduce import Request
 from cloudlet.docdb.rules.written import (
@@ -61,12 +74,30 @@ def without_own_name(access: Access, document: Document) -> Document:
     return {name: value for name, value in document.items() if name != OWNER_FIELD}
 
 
+def sees(access: Access, info: CollectionInfo) -> Matcher | None:
+    """Who passes may be shown to the caller, if it is found by its id. Of others, and where this is None, a
+    ``Permission`` says what holds.
+    """
+    if access.admin:
+        return _always
+    if info.rule is not None:
+        rule = _compiled(info.rule, info.name)
+        return None if rule.fields else steady_test(rule.clauses[Operation.READ], _auth(access))
+    if info.preset is Preset.PRIVATE:
+        owner = owner_of(access)
+        return match_field(OWNER_FIELD, owner) if owner else None
+    return None if info.preset is Preset.ADMINONLY else _always
+
+
+def _always(_document: Document) -> bool:
+    return True
+
+
 async def _no_check(_document: Document) -> None:
     return
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What a query may read."""
 
     conditions: tuple[Document, ...]
@@ -91,14 +122,13 @@ class Reading:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class Changing:
+class Changing(msgspec.Struct, frozen=True):
     """What an update or removal may change."""
 
     conditions: tuple[Document, ...]
     checks: tuple[Callable[[Document], None], ...] = ()
     """Run on every stored document inside the write's turn."""
-    reading: Reading = field(default_factory=lambda: Reading(()))
+    reading: Reading = Reading(())
     """How documents that the write returns are shown."""
 
     def guarded(self, work: Writes[T]) -> Writes[T]:
@@ -122,10 +152,10 @@ class Permission:
         self._access = access
         self._info = info
         self._now_ms = now_ms
-        self._judge = Judge(info.name, fetch)
         self._rule: CollectionRule | None = None
         if info.rule is not None and not access.admin:
             self._rule = _compiled(info.rule, info.name)
+            self._judge = Judge(info.name, fetch)
 
     async def read(self, filter: Document, paths: Iterable[str] = ()) -> Reading:
         """What a query may find. ``paths``: fields it looks at besides (order, distinct values)."""
@@ -133,7 +163,7 @@ class Permission:
             return Reading((filter,))
         filter = filled_in(filter, self._access)
         if self._rule is None:
-            return Reading((*self._read_conditions(), filter))
+            return Reading(_joint(self._read_conditions(), filter))
         return await self._judge.settle(lambda: self._reading(filter, paths, Operation.READ))
 
     async def change(
@@ -154,7 +184,7 @@ class Permission:
         if written is not None and any(path[0] == OWNER_FIELD for path in written.paths):
             raise PermissionDenied("a client cannot write the field _openid")
         if self._rule is None:
-            return Changing((*self._own(), filter))
+            return Changing(_joint(self._own(), filter))
         return await self._judge.settle(lambda: self._changing(filter, written, upsert, returns, paths))
 
     def owned(self, document: Document) -> Document:
@@ -184,6 +214,8 @@ class Permission:
 
     async def settled(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of a write, repeated while its checks need another document to be read first."""
+        if self._rule is None:
+            return await attempt()
         for _ in range(DOCUMENTS_MAX + 1):
             try:
                 return await attempt()
@@ -193,7 +225,7 @@ class Permission:
 
     async def decided(self, decide: Callable[[], T]) -> T:
         """As ``settled``, for what does not wait."""
-        return await self._judge.settle(decide)
+        return decide() if self._rule is None else await self._judge.settle(decide)
 
     # Presets.
 
@@ -221,12 +253,12 @@ class Permission:
         return Request(_auth(self._access), self._now_ms, data)
 
     def _reading(self, filter: Document, paths: Iterable[str], operation: Operation) -> Reading:
-        node = parse_filter(filter)
+        node = _tree(filter)
         query = goal_of(node)
         rule, request = self._custom, self._request()
         clause = rule.clauses[operation]
         check = self._asked(clause, request, query, operation.value)
-        self._check_hidden(filter_paths(node), paths, query)
+        self._check_hidden(node, paths, query)
         hidden = self._hidden(request)
         if check is None:
             return Reading((filter,), hidden=hidden)
@@ -241,13 +273,13 @@ class Permission:
         self, filter: Document, written: Written | None, upsert: bool, returns: bool, paths: Iterable[str]
     ) -> Changing:
         operation = Operation.DELETE if written is None else Operation.UPDATE
-        node = parse_filter(filter)
+        node = _tree(filter)
         query = goal_of(node)
         rule, request = self._custom, self._request(None if written is None else written.data)
         checks = [self._asked(rule.clauses[operation], request, query, operation.value, upsert)]
         if returns:
             checks.append(self._asked(rule.clauses[Operation.READ], self._request(), query, "read", upsert))
-        self._check_hidden(filter_paths(node), paths, query)
+        self._check_hidden(node, paths, query)
         if written is not None:
             for limited in rule.fields:
                 checks += self._field_checks(limited, written, request, query)
@@ -270,9 +302,11 @@ class Permission:
             raise self._denied(self._judge.refusal(clause, goal, query, what))
         return lambda document: self._require(clause, request, document, what, written=False)
 
-    def _check_hidden(self, asked: list[Path] | None, paths: Iterable[str], query: Goal) -> None:
+    def _check_hidden(self, node: Node, paths: Iterable[str], query: Goal) -> None:
         """A query may only look at fields that its caller may see: it would tell their values otherwise."""
-        request = self._request()
+        if not self._custom.fields:
+            return
+        request, asked = self._request(), filter_paths(node)
         others = [tuple(path.split(".")) for path in paths]
         for limited in self._custom.fields:
             if limited.read is None:
@@ -343,6 +377,19 @@ class Permission:
         if self._rule is None:
             raise PermissionDenied
         return self._rule
+
+
+def _joint(own: tuple[Document, ...], filter: Document) -> tuple[Document, ...]:
+    """Both; the filter alone if it names the owner itself."""
+    if own and filter.get(OWNER_FIELD) == own[0].get(OWNER_FIELD, filter):
+        return (filter,)
+    return (*own, filter)
+
+
+def _tree(filter: Document) -> Node:
+    """``parse_filter``, the short way for a filter of a known shape."""
+    shape = shape_of(filter)
+    return parse_filter(filter) if shape is None else joined(bind(shape, filter.values())[0])
 
 
 def _compiled(rule: str, collection: str) -> CollectionRule:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+
 from cloudlet.docdb import writes
 from cloudlet.docdb.base import (
     CollectionInfo,
@@ -33,7 +35,7 @@ from cloudlet.docdb.base import (
     Want,
     find_collection,
 )
-from cloudlet.docdb.bytekeys import KeyKind
+from cloudlet.docdb.bytekeys import KeyKind, lossless_key
 from cloudlet.docdb.catalog import check_index_name, key_part
 from cloudlet.docdb.distinct import distinct_path, distinct_stages, distinct_values
 from cloudlet.docdb.filter import Where, where
@@ -41,7 +43,7 @@ from cloudlet.docdb.ids import IdSource
 from cloudlet.docdb.indexes.keeper import IndexKeeper
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits, Overrun
 from cloudlet.docdb.metrics import DocumentMetrics, measured
-from cloudlet.docdb.permissions import Permission, Reading, without_own_name
+from cloudlet.docdb.permissions import Permission, Reading, sees, without_own_name
 from cloudlet.docdb.pipeline.execute import make_aggregation
 from cloudlet.docdb.pipeline.expressions.binding import with_now
 from cloudlet.docdb.pipeline.serving import ALL_ROWS, Rows, Writer, for_client, with_limit
@@ -85,8 +87,7 @@ CANDIDATES = 32
 """Documents that find-and-modify holds ready after the first one was taken by somebody else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """One query. ``limit`` outside 1 to the maximum is brought there silently, as upstream does.
 
     ``limit_default`` and ``limit_max`` are for dialects whose numbers differ from those of the caller's kind.
@@ -101,8 +102,7 @@ class Query:
     limit_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FindResult:
+class FindResult(msgspec.Struct, frozen=True):
     """Documents, and the skip and limit that were applied."""
 
     documents: list[Document]
@@ -110,8 +110,7 @@ class FindResult:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateResult:
+class UpdateResult(msgspec.Struct, frozen=True):
     """``updated`` counts documents that really changed; ``upserted_id`` is set when one was inserted."""
 
     matched: int
@@ -119,8 +118,7 @@ class UpdateResult:
     upserted_id: Value = None
 
 
-@dataclass(frozen=True, slots=True)
-class Modify:
+class Modify(msgspec.Struct, frozen=True):
     """What find-and-modify does with the first document in the order of ``sort``: one of update, replacement
     (``replace``) and removal (``remove``). ``after``: the document as it is then, otherwise as it was.
     """
@@ -135,8 +133,7 @@ class Modify:
     array_filters: Value = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModifyResult:
+class ModifyResult(msgspec.Struct, frozen=True):
     """As UpdateResult (a removal counts as an update), with the document that was asked for, if any."""
 
     matched: int
@@ -328,13 +325,18 @@ class DocumentService:
         """Documents that match, in order. Raises CollectionNotFound, Invalid…, PermissionDenied,
         QueryTooCostly.
         """
+        limit, key = _limit(access, query), _only_id(query)
+        if key is not None and limit and not access.transaction:
+            document = await self._visible(access, collection, key)
+            if document is not None:
+                return FindResult([document], 0, limit)
         store = await self._documents(access)
         info = find_collection(store.catalog(), collection)
         sort = parse_sort(query.sort)
         reading = await self._reading(store, access, info, query.filter, _paths(sort))
         condition = where(*reading.conditions)
         project = _projector(query.projection, condition)
-        limit, skip = _limit(access, query), _skip(query.skip)
+        skip = _skip(query.skip)
         found = await self._read(store, access, Read(collection, condition, sort, skip, limit))
         documents = await _shown(found.rows, reading)
         return FindResult([project(item) for item in documents] if project else documents, skip, limit)
@@ -668,6 +670,13 @@ class DocumentService:
         """What the caller reads and writes: the store, or its transaction's view of it."""
         return self._transactions.documents(await self._open(access.environment), access)
 
+    async def _visible(self, access: Access, collection: str, key: bytes) -> Document | None:
+        """The document of an id, if it is there and surely visible: the short way for the commonest query."""
+        store = await self._open(access.environment)
+        test = sees(access, find_collection(store.catalog(), collection))
+        rows = () if test is None else await store.get_many(collection, (key,))
+        return rows[0].document if rows and test is not None and test(rows[0].document) else None
+
     async def _read(self, store: Documents, access: Access, read: Read) -> Found:
         """Answer a query, and count what it cost: it may deserve an index."""
         try:
@@ -750,6 +759,22 @@ def _projector(projection: Value, condition: Where) -> Projector | None:
     if condition.costly and type(projection) is dict and any(path.endswith(".$") for path in projection):
         raise InvalidProjection("the positional operator cannot follow a costly regular expression")
     return compile_projection(projection, condition.node)
+
+
+def _only_id(query: Query) -> bytes | None:
+    """The key of the id if a query asks for nothing but one text as ``_id``; None for all others.
+
+    Texts that ``prepare`` may refuse and templates are others, too.
+    """
+    filter = query.filter
+    if query.skip or query.projection is not None or query.sort is not None:
+        return None
+    if type(filter) is not dict or len(filter) != 1:
+        return None
+    value = filter.get("_id")
+    if type(value) is not str or not value.isascii() or value[:1] == "{":
+        return None
+    return lossless_key(value)
 
 
 def _limit(access: Access, query: Query) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
 
 from cloudlet.docdb import numeric
 from cloudlet.docdb.paths import Segments, resolve, split_path
@@ -16,12 +17,12 @@ from cloudlet.model.errors import InvalidSort
 T = TypeVar("T")
 
 FIELDS_MAX: Final = 32
+_CACHED_PATH_MAX: Final = 100
 _DIRECTIONS: Final = {"asc": False, "ascending": False, "desc": True, "descending": True}
 _NULL_KEY: Final[OrderKey] = (Rank.NULL, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class SortField:
+class SortField(msgspec.Struct, frozen=True):
     """One field of an order."""
 
     path: str
@@ -88,6 +89,12 @@ def _pair(item: Value) -> tuple[Value, Value]:
 
 
 def _field(path: Value, direction: Value) -> SortField:
+    if type(path) is str and len(path) <= _CACHED_PATH_MAX and type(direction) in (int, str):
+        return _cached_field(path, direction)
+    return _read_field(path, direction)
+
+
+def _read_field(path: Value, direction: Value) -> SortField:
     if type(path) is not str or path.startswith("$"):
         raise InvalidSort(f"an order names fields by text that does not start with $, unlike {path!r:.80}")
     if type(direction) is dict:
@@ -101,6 +108,9 @@ def _field(path: Value, direction: Value) -> SortField:
     else:
         raise InvalidSort(f"the direction of {path[:80]!r} must be 1 or -1")
     return SortField(path, split_path(path, InvalidSort), descending)
+
+
+_cached_field = lru_cache(maxsize=1_024)(_read_field)
 
 
 def _runs(sort: Sort) -> list[Sort]:

@@ -33,14 +33,16 @@ from cloudlet.docdb.base import (
     missing_collection,
 )
 from cloudlet.docdb.body import decode_body
-from cloudlet.docdb.execute import check_reaches, explained, index_name, pieces, select
+from cloudlet.docdb.bytekeys import lossless_key
+from cloudlet.docdb.execute import check_reaches, explained, index_name, only, pieces, select, too_large
+from cloudlet.docdb.indexes.plans import Plans
 from cloudlet.docdb.limits import DEFAULT_LIMITS, DocdbLimits, Overrun
 from cloudlet.docdb.metrics import DocumentMetrics
 from cloudlet.docdb.pipeline.execute import Aggregated, Aggregation, run_here
 from cloudlet.docdb.pipeline.jobs import answer_aggregated, make_pipeline_job
 from cloudlet.docdb.pipeline.reader import Examined
 from cloudlet.docdb.pipeline.sqlite_reader import SqliteReader
-from cloudlet.docdb.planner import Ids, Plan, Scan, plan
+from cloudlet.docdb.planner import Ids, Plan, Ranges, Scan
 from cloudlet.docdb.sqlite_backup import back_up
 from cloudlet.docdb.sqlite_file import engine_errors, statement
 from cloudlet.docdb.sqlite_writer import SqliteWriter
@@ -81,6 +83,7 @@ class SqliteStore:
         except BaseException:
             self._writer.close()
             raise
+        self._plans = Plans()
         self._closed = False
 
     def catalog(self) -> Mapping[str, CollectionInfo]:
@@ -238,18 +241,20 @@ class SqliteStore:
             raise ShuttingDown("the document store is closed")
 
     def _plan(self, info: CollectionInfo, read: Read) -> Plan:
-        return plan(
+        return self._plans.plan(
+            info.number,
             read.where.node,
             read.sort,
             info.indexes,
             read.wanted,
             lambda source, most: sqlite_file.entries(self._reader, info, source, most),
-            unions=True,
         )
 
     def _run(self, info: CollectionInfo, read: Read) -> Found:
         """One answer by the catalog of this moment. Raises Overrun."""
         try:
+            if (text := read.where.only_id) is not None and read.want is Want.ROWS:
+                return only(sqlite_file.by_id(self._reader, info, lossless_key(text)), read, self._limits)
             chosen = self._plan(info, read)
             if pieces(chosen.source) <= 1:
                 return self._answer(info, chosen, read)
@@ -266,8 +271,10 @@ class SqliteStore:
                 return counted
         examined_max = self._limits.examined_max(read.where.patterned)
         if isinstance(source, Ids) and len(source.keys) == 1:
-            row = sqlite_file.by_id(self._reader, info, source.keys[0])
-            return select(() if row is None else (row,), read, True, None, self._limits, source)
+            return only(sqlite_file.by_id(self._reader, info, source.keys[0]), read, self._limits)
+        if type(source) is Ranges and chosen.ordered and chosen.exact and len(source.ranges) == 1:
+            if read.want is Want.ROWS and read.limit is not None:
+                return self._first(info, source, read, examined_max)
         if isinstance(source, Scan) and self._surely_too_many(info, read):
             raise Overrun("a scan of a large collection")
         rows = sqlite_file.candidates(self._reader, info, source)
@@ -275,6 +282,32 @@ class SqliteStore:
             return select(rows, read, chosen.ordered, examined_max, self._limits, source)
         finally:
             rows.close()
+
+    def _first(self, info: CollectionInfo, source: Ranges, read: Read, examined_max: int) -> Found:
+        """The first documents of a range, all of which match: what ``select`` finds, without looking."""
+        text, bytes_max = sqlite_file.range_statement(info, source), self._limits.result_bytes_max
+        to_skip, limit = read.skip, read.limit
+        rows: list[Row] = []
+        if limit == 0:
+            return Found()
+        examined = size = 0
+        cursor = self._reader.execute(text, source.ranges[0])
+        try:
+            for did, id_key, rev, body in cursor:
+                if examined >= examined_max:
+                    raise Overrun(f"the query would look at more than {examined_max} documents")
+                examined += 1
+                if examined <= to_skip:
+                    continue
+                rows.append(Row(did, id_key, rev, len(body), decode_body(body)))
+                size += len(body)
+                if size > bytes_max:
+                    raise too_large(bytes_max)
+                if len(rows) == limit:
+                    break
+        finally:
+            cursor.close()
+        return Found(rows, examined=examined, index=source.index.name)
 
     def _count(self, info: CollectionInfo, chosen: Plan, read: Read) -> Found | None:
         """The answer to a count if it can be given without a look at documents."""

@@ -243,9 +243,7 @@ def _in_union(connection: apsw.Connection, info: CollectionInfo, source: Union) 
 
 
 def _in_ranges(connection: apsw.Connection, info: CollectionInfo, source: Ranges) -> Rows:
-    index = source.index
-    kind = "id_range" if index.number == 0 else "unique_range" if index.unique else "index_range"
-    text = statement(f"{kind}_reverse" if source.reverse else kind, info.number, index.number)
+    index, text = source.index, range_statement(info, source)
     ranges = source.ranges[::-1] if source.reverse else source.ranges
     if not index.multikey:
         if len(ranges) == 1:
@@ -261,6 +259,13 @@ def _in_ring(
     ranges: tuple[tuple[bytes, bytes], ...],
 ) -> Generator[Row, None, None]:
     yield from _in_ranges(connection, info, Ranges(source.index, ranges))
+
+
+def range_statement(info: CollectionInfo, source: Ranges) -> str:
+    """The statement that reads one of the ranges."""
+    index = source.index
+    kind = "id_range" if index.number == 0 else "unique_range" if index.unique else "index_range"
+    return statement(f"{kind}_reverse" if source.reverse else kind, info.number, index.number)
 
 
 def _in_turn(connection: apsw.Connection, text: str, ranges: Sequence[tuple[bytes, bytes]]) -> Rows:

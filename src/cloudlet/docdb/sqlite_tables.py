@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import apsw
+import msgspec
 import structlog
 
 from cloudlet.docdb import sqlite_file
@@ -32,7 +33,7 @@ from cloudlet.docdb.base import (
 )
 from cloudlet.docdb.batches import BatchStep, batch_steps, check_revision
 from cloudlet.docdb.body import decode_body, encode_body
-from cloudlet.docdb.bytekeys import Entries
+from cloudlet.docdb.bytekeys import Entries, lossless_key
 from cloudlet.docdb.catalog import duplicate_key
 from cloudlet.docdb.execute import select
 from cloudlet.docdb.indexes.entries import NOTHING, entries_of, unchanged
@@ -49,17 +50,14 @@ _PRUNED_TOGETHER: Final = 256
 """Changes beyond the limit that are forgotten at once, so that not every transaction has to."""
 
 
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """One change as it was made; its documents are read from their text only if somebody listens."""
 
-    __slots__ = ("at_ms", "before", "body", "collection", "seq")
-
-    def __init__(self, seq: int, collection: str, before: Row | None, body: str | None, at_ms: int) -> None:
-        self.seq = seq
-        self.collection = collection
-        self.before = before
-        self.body = body
-        self.at_ms = at_ms
+    seq: int
+    collection: str
+    before: Row | None
+    body: str | None
+    at_ms: int
 
     def change(self) -> Change:
         """The change for listeners, who share no object with anybody else."""
@@ -156,6 +154,9 @@ class SqliteTables:
             return list(sqlite_file.by_ids(self.connection, info, target.ids))
         if target.where.costly:
             raise Overrun("the filter is too costly for the writer")
+        if (text := target.where.only_id) is not None and target.limit == 1:
+            row = sqlite_file.by_id(self.connection, info, lossless_key(text))
+            return () if row is None or not target.where.match(row.document) else (row,)
         chosen = plan(target.where.node, (), info.indexes, unions=True)
         source, read = chosen.source, Read(info.name, target.where, limit=target.limit)
         if isinstance(source, Ids) and len(source.keys) == 1:

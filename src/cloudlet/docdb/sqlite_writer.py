@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import apsw
+import msgspec
 import structlog
 
 from cloudlet.docdb import sqlite_file
@@ -28,8 +29,7 @@ _Work: TypeAlias = Turn[Any] | Batch | SchemaChange
 _Outcome: TypeAlias = tuple["_Task", Any, BaseException | None]
 
 
-@dataclass(slots=True, eq=False)
-class _Task:
+class _Task(msgspec.Struct, eq=False):
     work: _Work
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]

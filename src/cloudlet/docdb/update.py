@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from cloudlet.docdb.paths import Segments
 from cloudlet.docdb.update_errors import Code, refused, shown
@@ -22,17 +25,18 @@ from cloudlet.docdb.values import MISSING, Document, Value, equals, type_name
 __all__ = ["Position", "Update", "parse_replacement", "parse_update", "replaced"]
 
 OPERATIONS_MAX: Final = 2_000
+_CACHED_PATH_MAX: Final = 100
+_COUNTER: Final = {"$inc"}
 KEPT_BY_REPLACE: Final = ("_id", "_openid")
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """A parsed update. ``fields`` are the first segments of all paths it writes."""
 
     root: Branch
     fields: frozenset[str]
     renames: tuple[Rename, ...] = ()
-    filters: Tests = field(default_factory=dict)
+    filters: Tests = msgspec.field(default_factory=dict)
 
     def apply(
         self, document: Document, now: datetime, position: Position, inserting: bool = False
@@ -53,6 +57,12 @@ class Update:
 
 def parse_update(value: Value, filters: Value = None) -> Update:
     """The operators of a prepared update, with its array filters. Raises InvalidUpdate."""
+    if filters is None and type(value) is dict and value.keys() == _COUNTER:
+        fields = value["$inc"]
+        if type(fields) is dict and len(fields) == 1:
+            ((path, step),) = fields.items()
+            if type(step) is int and len(path) <= _CACHED_PATH_MAX:
+                return _counter(path, step)
     if type(value) is list:
         raise refused(
             Code.FailedToParse,
@@ -62,6 +72,12 @@ def parse_update(value: Value, filters: Value = None) -> Update:
     if type(value) is not dict or not value:
         raise refused(Code.FailedToParse, "an update must be an object with at least one operator")
     return _Parser(array_filters(filters)).update(value)
+
+
+@lru_cache(maxsize=1_024)
+def _counter(path: str, step: int) -> Update:
+    """The commonest update of all: one whole number is added."""
+    return _Parser({}).update({"$inc": {path: step}})
 
 
 def parse_replacement(value: Value) -> Document:

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from cloudlet.docdb.limits import DEPTH_MAX
 from cloudlet.docdb.numeric import INT64_MAX, INT64_MIN, Decimal128, Long, long_number, number_kind
 from cloudlet.model.errors import InvalidDocument, InvalidRequest
@@ -58,6 +60,9 @@ OrderKey: TypeAlias = tuple[Any, ...]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+_from_timestamp: Final = datetime.fromtimestamp
+_NEAR_MS: Final = 4_000_000_000_000
+"""Up to here (the year 2096) a double of seconds is exact to the microsecond, which is twice as fast."""
 
 
 class Missing(Enum):
@@ -312,6 +317,8 @@ def identical(a: Value, b: Value) -> bool:
 
 def date_from_ms(ms: int, error: type[InvalidRequest] = InvalidDocument) -> datetime:
     """The date ``ms`` milliseconds after 1970; raises ``error`` outside the years 1 to 9999."""
+    if -_NEAR_MS < ms < _NEAR_MS:
+        return _from_timestamp(ms / 1000, UTC)
     try:
         return EPOCH + timedelta(milliseconds=ms)
     except (OverflowError, ValueError) as exc:
@@ -332,8 +339,7 @@ def prepare(value: Value, now_ms: int, error: type[InvalidRequest] = InvalidDocu
     return _Preparation(now_ms, error).value(value, DEPTH_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class _Preparation:
+class _Preparation(msgspec.Struct):
     now_ms: int
     error: type[InvalidRequest]
 
@@ -343,7 +349,13 @@ class _Preparation:
             return self.text(value)
         if kind is dict:
             self.deeper(depth)
-            return {self.name(name): self.value(item, depth - 1) for name, item in value.items()}
+            made = {}
+            for name, item in value.items():
+                if type(name) is not str or not name.isascii() or "\0" in name:
+                    self.name(name)
+                plain = type(item) is str and item.isascii()
+                made[name] = item if plain else self.value(item, depth - 1)
+            return made
         if kind is list:
             self.deeper(depth)
             return [self.value(item, depth - 1) for item in value]
@@ -371,12 +383,12 @@ class _Preparation:
                 raise self.error("text holds half of a surrogate pair, which is not Unicode") from exc
         return value
 
-    def name(self, name: object) -> str:
+    def name(self, name: object) -> None:
         if type(name) is not str:
             raise self.error("a field name must be text")
         if "\0" in name:
             raise self.error(f"the field name {name!r} holds a null character")
-        return self.text(name)
+        self.text(name)
 
     def date(self, value: datetime) -> datetime:
         if value.tzinfo is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from cloudlet.docdb import update as updates
 from cloudlet.docdb.base import Decision, Put, Row, Select
@@ -21,8 +23,7 @@ Writes: TypeAlias = Callable[[Sequence[Row]], Decision[T]]
 """A pure function of the rows that match."""
 
 
-@dataclass(frozen=True, slots=True)
-class Updated:
+class Updated(msgspec.Struct, frozen=True):
     """What an update did."""
 
     matched: int
@@ -39,14 +40,14 @@ class Updated:
         if len(parts) == 1:
             return parts[0]
         matched, modified = sum(part.matched for part in parts), sum(part.modified for part in parts)
-        return replace(parts[-1], matched=matched, modified=modified)
+        return msgspec.structs.replace(parts[-1], matched=matched, modified=modified)
 
     def projected(self, project: Callable[[Document], Document]) -> Updated:
         """With the wanted fields of the documents only."""
         document, before = (
             None if image is None else project(image) for image in (self.document, self.before)
         )
-        return replace(self, document=document, before=before)
+        return msgspec.structs.replace(self, document=document, before=before)
 
 
 def insert(documents: Sequence[Document]) -> Writes[None]:
@@ -58,8 +59,7 @@ def insert(documents: Sequence[Document]) -> Writes[None]:
     return decide
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """Apply operators to each row."""
 
     where: Where
@@ -77,8 +77,7 @@ class Update:
         return self.update.apply(document, date_from_ms(self.now_ms), _nowhere, inserting=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(msgspec.Struct, frozen=True):
     """Put a whole document in each row's place, keeping id and owner."""
 
     where: Where
@@ -97,8 +96,7 @@ class Replacement:
         return updates.replaced(kept, self.document)
 
 
-@dataclass(frozen=True, slots=True)
-class NewDocument:
+class NewDocument(msgspec.Struct, frozen=True):
     """How an upsert makes the document it inserts."""
 
     where: Where
@@ -106,8 +104,7 @@ class NewDocument:
     """Checks a document and gives it id and owner."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upsert:
+class Upsert(msgspec.Struct, frozen=True):
     """Change the rows, or insert a document if there are none."""
 
     work: Writes[Updated]
@@ -122,8 +119,7 @@ class Upsert:
         return Decision(Updated(0, 0, document["_id"], document), [Put(document)])
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """Remove one row and keep what it was."""
 
     def __call__(self, rows: Sequence[Row]) -> Decision[Updated]:
@@ -132,8 +128,7 @@ class Taken:
         return Decision(Updated(1, 1, before=rows[0].document), deletes=rows[:1])
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(msgspec.Struct, frozen=True):
     """Remove each row."""
 
     where: Where

@@ -250,19 +250,18 @@ class Activator:
 
     async def _wait(self, call: Call, ticket: Ticket, receive: Receive, again: bool) -> Lease:
         """Stand in line; leave it when the caller goes away."""
-        turn = asyncio.create_task(self._scheduler.acquire(call.version, ticket, again))
-        gone = asyncio.create_task(_disconnected(receive))
+        me = asyncio.current_task()
+        if me is None:
+            raise Internal("a call was given to the activator outside of a task")
+        gone = asyncio.create_task(_cancel_when_gone(receive, me))
         try:
-            await asyncio.wait((turn, gone), return_when=asyncio.FIRST_COMPLETED)
+            return await self._scheduler.acquire(call.version, ticket, again)
         except asyncio.CancelledError:
-            _give_back(turn)
+            if _has_cancelled(gone) and me.uncancel() == 0:
+                raise _Gone from None
             raise
         finally:
             gone.cancel()
-        if turn.done():
-            return turn.result()
-        turn.cancel()
-        raise _Gone
 
     async def _forward(self, call: Call, lease: Lease, reply: _Reply) -> bool:
         """Send the call to the leased instance and pass its answer on; the lease is finished here, whatever
@@ -453,16 +452,15 @@ def _outgoing(call: Call, sent_at: float, run_s: float) -> CIMultiDict[str]:
     return headers
 
 
-def _give_back(turn: asyncio.Task[Lease]) -> None:
-    if turn.done() and not turn.cancelled() and turn.exception() is None:
-        turn.result().finish(Outcome.DONE)
-    else:
-        turn.cancel()
-
-
-async def _disconnected(receive: Receive) -> None:
+async def _cancel_when_gone(receive: Receive, call: asyncio.Task[object]) -> None:
+    """Cancel the task of a call when its caller goes away."""
     while (await receive())["type"] != "http.disconnect":
         continue
+    call.cancel()
+
+
+def _has_cancelled(watch: asyncio.Task[None]) -> bool:
+    return watch.done() and not watch.cancelled() and watch.exception() is None
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,138 +1,216 @@
-"""`NodeClient` for other processes, over the node's unix socket."""
+"""`NodeClient` for other processes, over the node's unix socket (messages: `frames`)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-import aiohttp
 import msgspec
 
-from cloudlet.model.errors import NodeUnavailable
+from cloudlet.model.errors import InvalidParameter, NodeUnavailable
 from cloudlet.model.function import Runtime
 from cloudlet.model.sandbox import InstanceEnded, InstanceStatus, NodeReport, StartRequest
 
+from .frames import (
+    LENGTH_BYTES,
+    REPLY_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    FrameSplitter,
+    FrameTooLong,
+    Reply,
+    Request,
+    encoded,
+    framed,
+    length_of,
+)
 from .logs import LogQuery
-from .wire import ErrorBody, LogRecord, NodeEvent, RuntimeInfo, error_from_body
+from .wire import LogRecord, NodeEvent, RuntimeInfo, error_from_body
 
-CONNECTIONS_MAX = 256
 CONNECT_TIMEOUT_S = 2.0
-KEEP_ALIVE_S = 30.0
 ANSWER_TIMEOUT_S = 1000.0
 """The longest answer is a stop whose instance finishes a call of 900 seconds."""
-LINE_BYTES_MAX = 8 * 1024 * 1024
-"""An event line holds a report of all instances."""
+REQUESTS_MAX = 1024
+"""Requests of one client under way; more than an installation has instances."""
+T = TypeVar("T")
 
 
-class HttpNodeClient:
-    """A node by its socket. Used as ``async with``, or closed with `close`; one per process is enough.
+class SocketNodeClient:
+    """A node by its socket. Used as ``async with``, or closed with `close`; one per process is enough. All
+    requests share one connection, each stream of events has its own.
 
-    Raises what `NodeClient` says; when a connection breaks while a request is under way it is
+    Raises what `NodeClient` says; when the connection breaks while a request is under way it is
     NodeUnavailable too, and then, and only then, the request may have been carried out (all of them may be
     repeated)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._session: aiohttp.ClientSession | None = None
+        self._link: _Link | None = None
+        self._connecting = asyncio.Lock()
 
-    async def __aenter__(self) -> HttpNodeClient:
+    async def __aenter__(self) -> SocketNodeClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
 
     async def start(self, request: StartRequest) -> InstanceStatus:
-        body = msgspec.json.encode(request)
-        return msgspec.json.decode(await self._call("PUT", "/instances", body=body), type=InstanceStatus)
+        return await self._ask("start", request, InstanceStatus)
 
     async def quiesce(self, instance_id: str) -> None:
-        await self._call("POST", f"/instances/{instance_id}/quiesce")
+        await self._ask("quiesce", instance_id, None)
 
     async def resume(self, instance_id: str) -> None:
-        await self._call("POST", f"/instances/{instance_id}/resume")
+        await self._ask("resume", instance_id, None)
 
     async def stop(self, instance_id: str, grace_s: float) -> None:
-        await self._call("DELETE", f"/instances/{instance_id}", {"grace_s": repr(grace_s)})
+        await self._ask("stop", (instance_id, grace_s), None)
 
     async def report(self) -> NodeReport:
-        return msgspec.json.decode(await self._call("GET", "/report"), type=NodeReport)
+        return await self._ask("report", None, NodeReport)
 
     async def metrics(self) -> bytes:
         """The node's metrics in the text form."""
-        return await self._call("GET", "/metrics")
+        return await self._ask("metrics", None, bytes)
 
     async def events(self) -> AsyncIterator[NodeReport | InstanceEnded]:
-        decoder = msgspec.json.Decoder(NodeEvent)
-        async with self._request("GET", "/events", {}, None, None) as response:
-            try:
-                async for line in response.content:
-                    event = decoder.decode(line)
-                    if event.report is not None:
-                        yield event.report
-                    elif event.ended is not None:
-                        yield event.ended
-            except (aiohttp.ClientError, OSError, msgspec.DecodeError, ValueError):
-                return  # the connection broke, perhaps inside a line: the contract's end of the iterator
+        reader, writer = await self._open_stream()
+        try:
+            while True:
+                event = await _next_event(reader)
+                if event.report is not None:
+                    yield event.report
+                elif event.ended is not None:
+                    yield event.ended
+        except (asyncio.IncompleteReadError, OSError, FrameTooLong, msgspec.MsgspecError):
+            return  # the connection broke, perhaps inside a message: the contract's end of the iterator
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def set_pool(self, runtime: Runtime, size: int) -> None:
-        await self._call("PUT", f"/pools/{runtime}", {"size": str(size)})
+        await self._ask("set_pool", (runtime, size), None)
 
     async def ensure_runtime(self, runtime: Runtime) -> RuntimeInfo:
         """Fetch an interpreter if it is not there. Raise Unavailable with the reason."""
-        return msgspec.json.decode(await self._call("PUT", f"/runtimes/{runtime}"), type=RuntimeInfo)
+        return await self._ask("ensure_runtime", runtime, RuntimeInfo)
 
     async def logs(self, query: LogQuery) -> list[LogRecord]:
         """The latest matching lines of a function, oldest first."""
-        parameters = {
-            "environment": query.environment,
-            "function": query.function,
-            "request_id": query.request_id,
-            "since": repr(query.since),
-            "limit": str(query.limit),
-        }
-        return msgspec.json.decode(await self._call("GET", "/logs", parameters), type=list[LogRecord])
+        return await self._ask("logs", query, list[LogRecord])
 
-    async def _call(
-        self, method: str, path: str, parameters: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> bytes:
-        async with self._request(method, path, parameters or {}, body, ANSWER_TIMEOUT_S) as response:
-            try:
-                return await response.read()
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-                raise NodeUnavailable(f"the node at {self._path} did not answer: {exc}") from exc
+    async def _ask(self, operation: str, argument: object, kind: type[T] | None) -> T:
+        link = self._link
+        if link is None or link.closed:
+            link = await self._connected()
+        reply = await link.ask(operation, encoded(argument))
+        if reply.error is not None:
+            raise error_from_body(reply.error)
+        return msgspec.msgpack.decode(reply.body, type=kind)
 
-    @asynccontextmanager
-    async def _request(
-        self, method: str, path: str, parameters: Mapping[str, str], body: bytes | None, total_s: float | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=total_s, connect=CONNECT_TIMEOUT_S)
-        url = f"http://node{path}"
+    async def _connected(self) -> _Link:
+        async with self._connecting:
+            if self._link is None or self._link.closed:
+                loop = asyncio.get_running_loop()
+                try:
+                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                        _, self._link = await loop.create_unix_connection(
+                            lambda: _Link(self._path), str(self._path)
+                        )
+                except (OSError, TimeoutError) as exc:
+                    raise self._away(exc) from exc
+            return self._link
+
+    async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            response = await self._open().request(method, url, params=parameters, data=body, timeout=timeout)
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise NodeUnavailable(f"the node at {self._path} does not answer: {exc}") from exc
-        async with response:
-            if response.status >= 400:
-                raise error_from_body(await _refusal(response))
-            yield response
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                reader, writer = await asyncio.open_unix_connection(str(self._path))
+        except (OSError, TimeoutError) as exc:
+            raise self._away(exc) from exc
+        writer.write(framed(Request(0, "events")))
+        return reader, writer
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.UnixConnector(
-                str(self._path), limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_ALIVE_S
-            )
-            self._session = aiohttp.ClientSession(connector=connector, read_bufsize=LINE_BYTES_MAX)
-        return self._session
+    def _away(self, exc: Exception) -> NodeUnavailable:
+        return NodeUnavailable(f"the node at {self._path} does not answer: {exc}")
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> ErrorBody:
-    try:
-        return msgspec.json.decode(await response.read(), type=ErrorBody)
-    except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-        return ErrorBody("node_unavailable", f"the node answered with status {response.status}")
+class _Link(asyncio.Protocol):
+    """One connection for requests and their replies. Ends once and is not opened again."""
+
+    def __init__(self, path: Path) -> None:
+        self.closed = False
+        self._path = path
+        self._transport: asyncio.Transport | None = None
+        self._splitter = FrameSplitter(REPLY_BYTES_MAX)
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._number = 0
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def ask(self, operation: str, body: msgspec.Raw) -> Reply:
+        """Send and wait. Raise NodeUnavailable when the connection ends before the reply is there."""
+        if self.closed or self._transport is None:
+            raise self._broken()
+        if len(self._waiting) >= REQUESTS_MAX:
+            raise NodeUnavailable(f"{REQUESTS_MAX} requests to the node are under way, the limit")
+        self._number += 1
+        message = framed(Request(self._number, operation, body))
+        if len(message) > REQUEST_BYTES_MAX:
+            raise InvalidParameter("the request is too large")
+        number = self._number
+        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = waiting
+        self._transport.write(message)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await waiting
+        except TimeoutError as exc:
+            raise NodeUnavailable(f"the node at {self._path} did not answer in time") from exc
+        finally:
+            self._waiting.pop(number, None)
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            await self._gone
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # sockets have both directions
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._splitter.feed(data):
+                reply = _reply.decode(message)
+                waiting = self._waiting.get(reply.number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(reply)
+        except (FrameTooLong, msgspec.MsgspecError):
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(self._broken())
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def _broken(self) -> NodeUnavailable:
+        return NodeUnavailable(f"the node at {self._path} did not answer: the connection ended")
+
+
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_event: msgspec.msgpack.Decoder[NodeEvent] = msgspec.msgpack.Decoder(NodeEvent)
+
+
+async def _next_event(reader: asyncio.StreamReader) -> NodeEvent:
+    length = length_of(await reader.readexactly(LENGTH_BYTES), REPLY_BYTES_MAX)
+    return _event.decode(_reply.decode(await reader.readexactly(length)).body)

@@ -38,8 +38,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Instance:
-    """`attach` → `load` → `serve` (until the cell has ended) → `finish` → `release`, called in this order by
-    its owner; the rest may be called at any time. Until a cell is attached it holds nothing."""
+    """`attach` → `load` → `show` → `until_loaded` → `serve` (until the cell has ended) → `finish` → `release`,
+    called in this order by its owner; the rest may be called at any time. Until a cell is attached it holds nothing."""
 
     def __init__(self, instance_id: str, version: Version, rung: Rung, clock: Clock, logs: LogStore) -> None:
         self.instance_id = instance_id
@@ -76,19 +76,16 @@ class Instance:
             memory_mb=round(self.watched.memory_bytes / 1024**2, 1) if self.watched else 0.0,
         )
 
-    def attach(self, blank: Blank, pooled: bool, socket_path: Path) -> None:
-        """Take over a cell and give its socket the instance's name. Raise OSError."""
+    def attach(self, blank: Blank, pooled: bool) -> None:
+        """Take over a cell."""
         config = self.version.config
         self._blank = blank
         self._timing = StartTiming(0.0 if pooled else blank.boot_ms, 0.0, pooled)
-        blank.socket_path.rename(socket_path)
-        self._socket_path = socket_path
-        self.pump = OutputPump(self.instance_id, blank.cell.outputs, self._clock, self._write_log)
         bounds = bounds_of(config.runtime.language, config.timeout_s, config.memory_mb)
         self.watched = Watched(blank.cell.meter, bounds, self.condemn)
 
     async def load(self, door: PlatformDoor) -> None:
-        """Have the cell load the version. Raise FunctionLoadFailed or Unavailable."""
+        """Tell the cell to load the version. Raise Unavailable."""
         cell = self._cell
         self.door = door
         code = cell.mount_code(Path(self.version.code_dir))
@@ -96,6 +93,17 @@ class Instance:
         names = {**msgspec.convert(message["environment"], dict[str, str])}
         message["environment"] = {**names, "CLOUDLET_INSTANCE": self.instance_id}
         await cell.send(msgspec.json.encode(message))
+
+    def show(self, socket_path: Path) -> None:
+        """Give the cell's socket the instance's name, and read what the cell prints. Raise OSError."""
+        if self._blank is None:
+            raise Unavailable(f"instance {self.instance_id} has no cell yet")
+        self._blank.socket_path.rename(socket_path)
+        self._socket_path = socket_path
+        self.pump = OutputPump(self.instance_id, self._blank.cell.outputs, self._clock, self._write_log)
+
+    async def until_loaded(self) -> None:
+        """Return when the cell has loaded the version. Raise FunctionLoadFailed or Unavailable."""
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 event = await self._loaded()

@@ -36,6 +36,8 @@ from .watch import Watched
 from .wire import LogRecord
 
 STOPPED_IDS_MAX = 1024
+TOLD_AFTER_S = 0.001
+"""The line about a start is written this much later: the start's answer comes first, a call waits for it."""
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -176,18 +178,29 @@ class Instances:
     async def _bring_up(self, instance: Instance) -> None:
         version = instance.version
         blank, pooled = await self._pools.take(kind_of(version.config))
-        instance.attach(blank, pooled, self._directory / f"{instance.instance_id}.sock")
-        door = open_door(instance.instance_id, version.environment, version.function)
-        self._platform.add(door)
-        await instance.load(door)
-        status = instance.status()
-        self._metrics.started(version.config.runtime, status.timing)
+        instance.attach(blank, pooled)
+        listener = blank.cell.platform_listener()
+        door = open_door(instance.instance_id, version.environment, version.function, listener)
+        try:
+            await instance.load(door)
+        finally:
+            # While the cell loads, because a call waits for it: who comes to the door before api holds it
+            # waits in its backlog. The door closes with the instance, loaded or not.
+            self._platform.add(door)
+        instance.show(self._directory / f"{instance.instance_id}.sock")
+        await instance.until_loaded()
+        asyncio.get_running_loop().call_later(
+            TOLD_AFTER_S, self._tell_ready, instance.status(), version.config.runtime
+        )
+
+    def _tell_ready(self, status: InstanceStatus, runtime: Runtime) -> None:
+        self._metrics.started(runtime, status.timing)
         log.info(
             "instance_ready",
-            instance=instance.instance_id,
-            version=str(version.key),
+            instance=status.instance_id,
+            version=str(status.version),
             pid=status.pid,
-            pooled=pooled,
+            pooled=status.timing.pooled,
             sandbox_ms=round(status.timing.sandbox_ms, 1),
             load_ms=round(status.timing.load_ms, 1),
         )

@@ -53,8 +53,16 @@ class PlatformDoor:
         return f"http://127.0.0.1:{port}/admin"
 
 
-def open_door(instance: str, environment: str, function: str) -> PlatformDoor:
-    """Make the listener and the credentials of a new instance. Raise OSError."""
+def open_door(
+    instance: str, environment: str, function: str, listener: socket.socket | None = None
+) -> PlatformDoor:
+    """Make the credentials of a new instance, and a listener unless its cell has brought one. Raise OSError."""
+    listener = listener or _listen()
+    credentials = InstanceCredentials(new_secret("AKID"), new_secret("sk"), new_secret("st"))
+    return PlatformDoor(instance, environment, function, credentials, listener)
+
+
+def _listen() -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.bind(("127.0.0.1", 0))
@@ -62,8 +70,7 @@ def open_door(instance: str, environment: str, function: str) -> PlatformDoor:
     except BaseException:
         listener.close()
         raise
-    credentials = InstanceCredentials(new_secret("AKID"), new_secret("sk"), new_secret("st"))
-    return PlatformDoor(instance, environment, function, credentials, listener)
+    return listener
 
 
 class PlatformServer:

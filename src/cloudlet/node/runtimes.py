@@ -69,6 +69,7 @@ class Runtimes:
         log.info("runtime_fetch", runtime=runtime, requirement=self._requirements[runtime])
         try:
             await _install(self._requirements[runtime], target)
+            target.chmod(0o755)  # a cell may have a user of its own; the data directory is closed anyway
             final = self._directory / runtime.value
             if not final.exists():
                 target.rename(final)

@@ -121,6 +121,11 @@ class Cell(Protocol):
         Called once. Raise Unavailable when the cell cannot be shown that directory."""
         ...
 
+    def platform_listener(self) -> socket.socket | None:
+        """A listener on the loopback that the cell's processes see, for the caller to keep; None when that is
+        the host's. Called once. Raise Unavailable when the cell has ended."""
+        ...
+
     def set_frozen(self, frozen: bool) -> None:
         """Stop or continue the whole cell, descendants included. Repeating is fine; a cell that has ended is
         fine."""

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -141,6 +142,9 @@ class FakeCell:
         if not directory.is_dir():
             raise Unavailable(f"code directory {directory} does not exist")
         return str(directory)
+
+    def platform_listener(self) -> socket.socket | None:
+        return None
 
     def set_frozen(self, frozen: bool) -> None:
         self.frozen = frozen

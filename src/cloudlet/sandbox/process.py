@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -113,12 +114,26 @@ class ProcessDriver:
         return self._tmp is None or self._tmp.shows(directory)
 
 
+class CellChild(Protocol):
+    """What a cell needs of its process; a `Child`, or what another rung has instead. As described there."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def running(self) -> bool: ...
+
+    def signal_group(self, number: int) -> None: ...
+
+    async def wait(self) -> CellExit: ...
+
+
 class ProcessCell:
     """A child process as a cell."""
 
     def __init__(
         self,
-        child: Child,
+        child: CellChild,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         outputs: tuple[int, int],
@@ -168,6 +183,9 @@ class ProcessCell:
             raise Unavailable(f"code directory {directory} cannot be shown to a cell with a /tmp of its own")
         return str(directory)
 
+    def platform_listener(self) -> socket.socket | None:
+        return None
+
     def set_frozen(self, frozen: bool) -> None:
         self.meter.frozen = frozen
         self._child.signal_group(signal.SIGSTOP if frozen else signal.SIGCONT)
@@ -192,7 +210,7 @@ class ProcessCell:
 class ProcessMeter:
     """Reads the activity page, the resident memory and the state of one process."""
 
-    def __init__(self, child: Child, page: int) -> None:
+    def __init__(self, child: CellChild, page: int) -> None:
         self._child = child
         self._page = page
         self._statm = -1

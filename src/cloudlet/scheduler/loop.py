@@ -29,7 +29,7 @@ from .fleet import Fleet, FleetHooks
 from .leases import Lease, Leases
 from .lifecycle import AT_THE_EDGE, SERVING, Event, Instance, Phase
 from .node_watch import NodeWatch
-from .plan import InstanceView, Limits, Plan, VersionView, make_plan
+from .plan import InstanceView, Limits, Plan, VersionView, make_plan, may_start_first
 from .queue import Ticket
 from .records import Backoff, SchedulerOptions, VersionRecord, after_failure
 from .signals import EdgeTraffic
@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 
 TIMER_SLACK_S = 0.005
 """Event loops fire timers a little early."""
+AFTER_S = 0.001
+"""When an instance has changed, the log is written and the next look taken this much later: the call that waits
+for the instance gets it first."""
 
 
 class Scheduler:
@@ -65,6 +68,7 @@ class Scheduler:
         self._catalog = Catalog(EMPTY)
         self._records: dict[VersionKey, VersionRecord] = {}
         self._wake = asyncio.Event()
+        self._waking: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._attention: set[VersionKey] = set()
         self._gone_listeners: list[Callable[[str, str], None]] = []
@@ -84,7 +88,7 @@ class Scheduler:
                 endpoints_changed=lambda key, unknown: self._edge.sync(key, unknown),
                 started=self._started,
                 start_failed=self._start_failed,
-                changed=self._wake.set,
+                changed=self._wake_soon,
                 gone=self._gone,
                 find_version=self._find_version,
             ),
@@ -107,6 +111,8 @@ class Scheduler:
         self._leases.close(ShuttingDown())
         for record in self._records.values():
             _answer_prepared(record, ShuttingDown())
+        if self._waking is not None:
+            self._waking.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -191,6 +197,7 @@ class Scheduler:
         lease = self._leases.try_acquire(version.key, ticket)
         if lease is None:
             self._raise_known_failure(record)
+            self._start_first(record)
         return lease
 
     async def acquire(self, version: Version, ticket: Ticket, again: bool = False) -> Lease:
@@ -373,7 +380,26 @@ class Scheduler:
         self._fleet.ended(event.instance_id, event.reason)
         self._wake.set()
 
+    def _start_first(self, record: VersionRecord) -> None:
+        """A call has come and nothing of its version is there: it needs an instance whatever the signals
+        say, so the start does not wait for the next look, which decides about everything else."""
+        now = self._clock.monotonic()
+        ready = self._watch.reported.is_set() and record.live and now >= record.backoff.retry_at
+        limits = Limits(self._options.instances_max, self._options.starts_at_once)
+        phases = [(one.version, one.phase) for one in self._fleet.instances]
+        if ready and record.version and may_start_first(record.key, phases, limits):
+            self._fleet.start(record.version)
+
     # -- hooks
+
+    def _wake_soon(self) -> None:
+        """Look after a moment: what has changed may have given an instance to a call, which goes first."""
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(AFTER_S, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._waking = None
+        self._wake.set()
 
     def _needed(self, key: VersionKey) -> None:
         self._attention.add(key)
@@ -388,12 +414,7 @@ class Scheduler:
         for future in record.prepared:
             if not future.done():
                 future.set_result(instance.timing)
-        log.info(
-            "instance_ready",
-            instance=instance.instance_id,
-            version=str(instance.version),
-            start_ms=round(duration_s * 1000, 1),
-        )
+        asyncio.get_running_loop().call_later(AFTER_S, _tell_ready, instance, duration_s)
 
     def _start_failed(self, key: VersionKey, error: PlatformError) -> None:
         record = self._records.get(key)
@@ -479,6 +500,15 @@ class Scheduler:
             phases=phases,
             error=record.backoff.error.message if record.backoff.error else "",
         )
+
+
+def _tell_ready(instance: Instance, duration_s: float) -> None:
+    log.info(
+        "instance_ready",
+        instance=instance.instance_id,
+        version=str(instance.version),
+        start_ms=round(duration_s * 1000, 1),
+    )
 
 
 def _answer_prepared(record: VersionRecord, error: PlatformError) -> None:

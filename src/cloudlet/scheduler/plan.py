@@ -7,6 +7,7 @@ with many waiting calls does not starve the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cloudlet.model.function import ScaleRule, VersionKey
@@ -103,6 +104,14 @@ def make_plan(versions: tuple[VersionView, ...], limits: Limits, now: float) -> 
     leave.update(evicted)
     publish, withdraw = _bindings(versions, leave)
     return Plan(tuple(starts), tuple(publish), tuple(withdraw), tuple(sorted(leave)))
+
+
+def may_start_first(key: VersionKey, instances: Sequence[tuple[VersionKey, Phase]], limits: Limits) -> bool:
+    """Whether a version may get its first instance without a plan: nothing of it is there, in whatever
+    phase, and neither room nor a turn has to be taken from another version."""
+    starting = sum(1 for _, phase in instances if phase is Phase.STARTING)
+    room = len(instances) < limits.instances_max and starting < limits.starts_at_once
+    return room and all(version != key for version, _ in instances)
 
 
 def _surplus(view: VersionView) -> list[str]:

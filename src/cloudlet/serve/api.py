@@ -29,7 +29,7 @@ from cloudlet.gateway.envoy.options import EdgeOptions
 from cloudlet.gateway.invoker import HttpInvoker
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.errors import Unavailable
-from cloudlet.node.client import HttpNodeClient
+from cloudlet.node.client import SocketNodeClient
 from cloudlet.observe.metrics import LoopPauses
 from cloudlet.serve.asgi import AsgiListener
 from cloudlet.serve.collections import DocumentCollections
@@ -69,13 +69,14 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
         )
         stack.push_async_callback(stores.close)
         documents = documents_of(settings, stores, clock)
+        stack.callback(documents.watches.close)
         database = make_database(settings, paths, stores, clock)
         control = ControlLink(paths.control_socket)
         stack.push_async_callback(control.close)
         activator = HttpInvoker(paths.activator_socket)
         stack.push_async_callback(activator.close)
         invoker = invoker_of(settings, activator, clock)
-        node = HttpNodeClient(paths.node_socket)
+        node = SocketNodeClient(paths.node_socket)
         stack.push_async_callback(node.close)
         edge = AdminClient(EdgeOptions.of(settings, paths, ()).files.admin_socket)
         stack.push_async_callback(edge.close)
@@ -100,7 +101,7 @@ async def run_api(settings: Settings, listeners: Listeners, stop: asyncio.Event)
             publisher=control,
             deploys=deployer,
             uploads=uploads,
-            drop_documents=dropper(database),
+            drop_documents=dropper(database, documents),
             service_url=lambda: settings.service_url,
             database=database,
             metrics=Scrape(

@@ -22,7 +22,7 @@ from cloudlet.gateway.envoy.publisher import Publisher
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.errors import StoreUnavailable, VersionNotFound
 from cloudlet.model.function import Runtime, VersionKey
-from cloudlet.node.client import HttpNodeClient
+from cloudlet.node.client import SocketNodeClient
 from cloudlet.observe.cpu import CpuMeter
 from cloudlet.observe.metrics import LoopPauses, exposition
 from cloudlet.scheduler.loop import Scheduler
@@ -63,7 +63,7 @@ async def run_control(settings: Settings, listeners: Listeners, stop: asyncio.Ev
         stack.push_async_callback(publisher.close)
         edge = EdgeLink(publisher, records, clock)
         stack.push_async_callback(edge.close)
-        node = HttpNodeClient(paths.node_socket)
+        node = SocketNodeClient(paths.node_socket)
         stack.push_async_callback(node.close)
         scheduler = Scheduler(node, edge, clock, _scheduler_options(settings), CpuMeter(clock).busy)
         stack.push_async_callback(scheduler.close)

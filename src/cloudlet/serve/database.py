@@ -8,6 +8,7 @@ from pathlib import Path
 from cloudlet.api.ports import Database
 from cloudlet.docdb.backup.seal import SecretFile
 from cloudlet.docdb.backup.service import Backups, Plan
+from cloudlet.docdb.service import DocumentService
 from cloudlet.docdb.stores import Stores
 from cloudlet.docdb.transfer.export import Exporter
 from cloudlet.docdb.transfer.imports import Imports
@@ -36,11 +37,12 @@ def make_database(settings: Settings, paths: Paths, stores: Stores, clock: Clock
     )
 
 
-def dropper(database: Database) -> Callable[[str], Awaitable[None]]:
+def dropper(database: Database, documents: DocumentService) -> Callable[[str], Awaitable[None]]:
     """What removes the documents of a deleted environment; its backups stay, under another name."""
 
     async def drop(environment: str) -> None:
         await database.imports.forget(environment)
+        documents.watches.end_environment(environment)
         await database.stores.remove(environment)
         await database.backups.forget(environment)
 

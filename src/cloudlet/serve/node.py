@@ -19,12 +19,15 @@ from cloudlet.gateway.envoy.command import argv, check_packages
 from cloudlet.gateway.envoy.options import EdgeOptions
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.errors import EdgeUnavailable, InvalidParameter, Unavailable
+from cloudlet.model.function import Runtime
 from cloudlet.model.sandbox import Rung
 from cloudlet.node.instances import NodeLimits
 from cloudlet.node.node import Node, NodeParts, shown_directories
+from cloudlet.node.runtimes import Runtimes
 from cloudlet.node.supervisor import ProcessSpec, Supervisor
 from cloudlet.observe.logs import configure
 from cloudlet.sandbox.base import Driver
+from cloudlet.sandbox.namespaces.driver import NamespacesDriver, Options
 from cloudlet.sandbox.process import ProcessDriver
 from cloudlet.serve import process
 from cloudlet.serve.control_link import ControlLink
@@ -73,6 +76,8 @@ async def _run(settings: Settings, paths: Paths, started: float, tell: Callable[
     async with contextlib.AsyncExitStack() as stack:
         driver = _driver(settings, paths)
         stack.push_async_callback(driver.close)
+        if isinstance(driver, NamespacesDriver):
+            await driver.start()  # nothing runs where the isolation that was asked for cannot be had
         supervisor = Supervisor(paths.logs / "_platform", clock)
         parts = NodeParts(driver, clock, processes=supervisor.status)
         node = Node(paths, parts, NodeLimits(instances_max=settings.instances_max))
@@ -204,9 +209,20 @@ def _driver(settings: Settings, paths: Paths) -> Driver:
         for directory in shown_directories(paths):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return ProcessDriver(shown_directories(paths))
+    if settings.rung is Rung.NAMESPACES:
+        visible = (*shown_directories(paths), *_interpreters(paths))
+        paths.runtimes.chmod(0o755)  # instances have users of their own; the data directory is closed anyway
+        options = Options(user_first=settings.cell_user_first, user_count=settings.cell_user_count)
+        return NamespacesDriver((paths.code,), tuple(set(visible) - {paths.code, paths.cache}), options)
     raise InvalidParameter(
-        f"the isolation {settings.rung.value!r} is not there yet: use CLOUDLET_RUNG=process"
+        f"the isolation {settings.rung.value!r} is not there yet: use CLOUDLET_RUNG=namespaces"
     )
+
+
+def _interpreters(paths: Paths) -> tuple[Path, ...]:
+    """Where the interpreters are that came with the installation; Python's own the driver knows."""
+    node = Runtimes(paths.runtimes).interpreter(Runtime.NODE24)
+    return () if node is None else (node.resolve().parent,)
 
 
 def _environment() -> dict[str, str]:

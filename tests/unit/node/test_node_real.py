@@ -21,7 +21,7 @@ import pytest
 from cloudlet.model.clock import SystemClock
 from cloudlet.model.function import FunctionConfig, Runtime, Version
 from cloudlet.model.sandbox import EndReason, InstanceEnded, InstanceStatus, StartRequest
-from cloudlet.node.client import HttpNodeClient
+from cloudlet.node.client import SocketNodeClient
 from cloudlet.node.instances import NodeLimits
 from cloudlet.node.logs import LogQuery
 from cloudlet.node.node import Node, NodeParts, prepare_directories, shown_directories
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Scene:
-    def __init__(self, paths: Paths, node: Node, client: HttpNodeClient) -> None:
+    def __init__(self, paths: Paths, node: Node, client: SocketNodeClient) -> None:
         self.paths = paths
         self.node = node
         self.client = client
@@ -76,7 +76,7 @@ async def scene() -> AsyncIterator[Scene]:
             node = Node(paths, NodeParts(driver, SystemClock()), NodeLimits())
             await node.start()
             stack.push_async_callback(node.close, 1.0)
-            client = await stack.enter_async_context(HttpNodeClient(paths.node_socket))
+            client = await stack.enter_async_context(SocketNodeClient(paths.node_socket))
             yield Scene(paths, node, client)
         assert not paths.run.exists()
 

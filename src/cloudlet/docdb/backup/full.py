@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cloudlet.docdb import sqlite_file
+from cloudlet.docdb.aside import in_thread
 from cloudlet.docdb.backup.content import contents
 from cloudlet.docdb.backup.manifest import Manifest, Shelf
 from cloudlet.docdb.backup.seal import Secret, copied, is_sealed, plain_pieces, seal, unsealed
@@ -23,8 +23,6 @@ from cloudlet.docdb.base import Store
 from cloudlet.docdb.migrate.home import remove_files
 from cloudlet.docdb.newfile import new_file
 from cloudlet.model.errors import InvalidParameter, PermissionDenied, StoreUnavailable
-
-T = TypeVar("T")
 
 _MAC_INFO: Final = b"cloudlet backup manifest"
 
@@ -83,18 +81,6 @@ def open_full(shelf: Shelf, manifest: Manifest, secret: Secret | None, target: P
                 raise PermissionDenied(f"the manifest of {manifest.id} was changed")
     except OSError as exc:
         raise StoreUnavailable(f"the backup {manifest.id} cannot be read: {exc}") from exc
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run in a thread; after a cancellation the thread has ended when this raises, so that nothing is removed
-    under it.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait((running,))
-        raise
 
 
 def make_directory(path: Path) -> None:

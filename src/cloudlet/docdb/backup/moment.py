@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from cloudlet.docdb import sqlite_file
+from cloudlet.docdb.aside import in_thread
 from cloudlet.docdb.backup.content import check_file, contents
-from cloudlet.docdb.backup.full import in_thread, make_directory, open_full
+from cloudlet.docdb.backup.full import make_directory, open_full
 from cloudlet.docdb.backup.manifest import Manifest, Segment, Shelf, chain
 from cloudlet.docdb.backup.seal import Secret
 from cloudlet.docdb.backup.segments import Head, Logged, Shape, pieces_of, read_segment, shapes

@@ -6,6 +6,7 @@ change, and a last line with their number and SHA-256. It is encrypted as a whol
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -17,7 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cloudlet.docdb.backup.full import Place, in_thread
+from cloudlet.docdb.aside import in_thread
+from cloudlet.docdb.backup.full import Place
 from cloudlet.docdb.backup.manifest import Segment, Shelf
 from cloudlet.docdb.backup.seal import Secret, is_sealed, seal, unsealed
 from cloudlet.docdb.base import Change, CollectionInfo, Operation, Store
@@ -30,7 +32,8 @@ from cloudlet.model.errors import InvalidParameter, StoreUnavailable
 CHANGES_MAX: Final = 20_000
 BYTES_MAX: Final = 16 * 1024 * 1024
 """Text of one piece; a single change may be larger."""
-_PAGE: Final = 500
+_PAGE: Final = 200
+"""Read at once, in a few milliseconds."""
 
 
 class IndexShape(msgspec.Struct, frozen=True):
@@ -110,6 +113,7 @@ async def write_segment(
             last = change.seq
         if len(page) < _PAGE:
             break
+        await asyncio.sleep(0)  # Reading may not have waited for anything: others get their turn.
     head = Head(place.environment, place.line, after_seq, last, at_ms, shapes(store.catalog()))
     path = shelf.directory / f"log-{place.line}-{after_seq:012d}-{last:012d}-{at_ms}.gz"
     if secret is not None:

@@ -6,13 +6,14 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from cloudlet.docdb.backup.full import Place, in_thread, make_directory, make_full
+from cloudlet.docdb.aside import in_thread
+from cloudlet.docdb.backup.full import Place, make_directory, make_full
 from cloudlet.docdb.backup.manifest import Manifest, Segment, Shelf, chain, outdated
 from cloudlet.docdb.backup.moment import Range, base_of, opened, ranges
 from cloudlet.docdb.backup.restore import Restored, Told, bring, check_free, chosen
@@ -40,7 +41,7 @@ class Plan:
     interval_s: float = 0.0
     """How often each environment is copied as a whole, if it changed."""
     keep: int = 7
-    """Whole copies that are kept of each environment."""
+    """Whole copies that are kept of each environment, if anything is done by schedule."""
     log_interval_s: float = 0.0
     """How often the change log is written to the backup directory, if there are changes."""
 
@@ -105,6 +106,8 @@ class Backups:
         self._locks: dict[str, asyncio.Lock] = {}
         self._logs: dict[str, _Log] = {}
         self._retry: dict[str, float] = {}
+        self._newest: dict[str, Manifest] = {}
+        """Where it is known, so that looking whether a copy is due costs nothing."""
 
     async def make(self, environment: str, secret: Secret | None = None) -> Manifest:
         """Copy an environment now. Encrypted with ``secret``, or with that of the settings if there is one.
@@ -117,7 +120,12 @@ class Backups:
     async def listed(self, environment: str) -> tuple[list[Manifest], list[Range]]:
         """The whole copies, the newest first, and the moments that can be restored."""
         manifests, segments = await self._shelved(environment)
-        return manifests[::-1], ranges(manifests, segments)
+        moments = ranges(manifests, segments)
+        known = self._logs.get(environment)
+        if self._plan.log_interval_s and known is not None and manifests and manifests[-1].line == known.line:
+            # What is not written yet is written when somebody asks for it.
+            moments[-1] = replace(moments[-1], to_ms=max(moments[-1].to_ms, self._now_ms()))
+        return manifests[::-1], moments
 
     async def restore(
         self, environment: str, wanted: Restore, tell: Told, secret: Secret | None = None
@@ -137,6 +145,8 @@ class Backups:
             ):  # In one order, so that two cannot wait for each other.
                 await stack.enter_async_context(self._lock(name))
             tell({"phase": "open"})
+            if wanted.at_ms is not None:
+                await self._catch_up(environment)
             manifest, segments = await self._chosen(environment, wanted.backup, wanted.at_ms)
             key = secret or self._secret()
             shelf = Shelf.of(self._root, environment)
@@ -180,6 +190,7 @@ class Backups:
         """
         async with self._lock(environment):
             self._logs.pop(environment, None)
+            self._newest.pop(environment, None)
             directory = Shelf.of(self._root, environment).directory
             if directory.is_dir():
                 await in_thread(lambda: directory.rename(f"{directory}.deleted-{self._now_ms()}"))
@@ -226,8 +237,13 @@ class Backups:
             line = await self._finish_log(environment, known)
         place = Place(environment, line)
         manifest = await make_full(store, place, shelf, self._work, key, self._after(known))
-        self._logs[environment] = _Log(line, manifest.seq, manifest.at_ms, store.catalog())
-        if self._plan.interval_s:
+        if self._plan.log_interval_s and known is not None and known.line == line:
+            # The next piece begins before the copy, so that moments while it was made are there, too.
+            known.at_ms = manifest.at_ms
+        else:
+            self._logs[environment] = _Log(line, manifest.seq, manifest.at_ms, store.catalog())
+        self._newest[environment] = manifest
+        if self._plan.interval_s or self._plan.log_interval_s:
             await in_thread(lambda: _retire(shelf, self._plan.keep))
         log.info("backup_made", environment=environment, backup=manifest.id, size_bytes=manifest.size_bytes)
         return manifest
@@ -242,11 +258,10 @@ class Backups:
         return known.line
 
     async def _is_due(self, environment: str) -> bool:
-        manifests, _ = await self._shelved(environment)
-        if not manifests:
+        newest = self._newest.get(environment)
+        if newest is None:
             store = await self._stores.open(environment)
             return bool(store.catalog())
-        newest = manifests[-1]
         if self._now_ms() - newest.at_ms < self._plan.interval_s * 1000:
             return False
         store = await self._stores.open(environment)
@@ -254,7 +269,8 @@ class Backups:
 
     # The log.
 
-    async def _follow(self, environment: str, known: _Log) -> None:
+    async def _follow(self, environment: str, known: _Log, at_once: bool = False) -> None:
+        """Write a piece if it is time, or in any case."""
         store = self._stores.get(environment) or await self._stores.open(environment)
         seq = await store.last_seq()
         if seq < known.seq:
@@ -262,16 +278,20 @@ class Backups:
             await self._make(environment, None)
             return
         waited = self._now_ms() - known.at_ms >= self._plan.log_interval_s * 1000
-        if seq - known.seq < LAG_MAX and not waited:
+        if not at_once and seq - known.seq < LAG_MAX and not waited:
             return
-        if seq == known.seq and _same_catalog(known.catalog, store):
+        if not at_once and seq == known.seq and _same_catalog(known.catalog, store):
             return
         try:
             await self._write(environment, known)
         except ChangesPruned:
-            log.warning("backup_log_gap", environment=environment, after_seq=known.seq)
-            self._logs.pop(environment)
-            await self._make_on_new_line(environment)
+            await self._make(environment, None)  # Meets the gap again, and begins a new line.
+
+    async def _catch_up(self, environment: str) -> None:
+        """Write the log up to now, so that every moment up to now can be restored."""
+        known = self._logs.get(environment) or await self._resume(environment)
+        if self._plan.log_interval_s and known is not None:
+            await self._follow(environment, known, at_once=True)
 
     async def _write(self, environment: str, known: _Log) -> None:
         """Write everything up to now."""
@@ -293,23 +313,18 @@ class Backups:
             if segment.last_seq >= last:
                 return
 
-    async def _make_on_new_line(self, environment: str) -> None:
-        store = await self._stores.open(environment)
-        place = Place(environment, secrets.token_hex(4))
-        shelf = Shelf.of(self._root, environment)
-        manifest = await make_full(store, place, shelf, self._work, self._secret(), self._now_ms)
-        self._logs[environment] = _Log(place.line, manifest.seq, manifest.at_ms, store.catalog())
-
     async def _resume(self, environment: str) -> _Log | None:
         """Where a former process stopped; None without a copy that a log could follow."""
         manifests, segments = await self._shelved(environment)
         if not manifests:
             return None
-        newest = manifests[-1]
-        followed = chain(newest, segments)
-        seq, at_ms = (followed[-1].last_seq, followed[-1].at_ms) if followed else (newest.seq, newest.at_ms)
-        found = self._logs[environment] = _Log(newest.line, seq, at_ms)
-        return found
+        newest = self._newest[environment] = manifests[-1]
+        known = _Log(newest.line, newest.seq, newest.at_ms)
+        for segment in segments:
+            if segment.line == newest.line:
+                known.seq, known.at_ms = segment.last_seq, max(segment.at_ms, newest.at_ms)
+        self._logs[environment] = known
+        return known
 
     # Shared.
 
@@ -378,11 +393,12 @@ def _retire(shelf: Shelf, keep: int) -> None:
 async def _read_back(store: Store, name: str) -> tuple[int, int]:
     """How many documents a collection has, and how many of the first of each page are found by their id."""
     after = count = read = 0
-    while rows := await store.scan(name, after, 500):
+    while rows := await store.scan(name, after, 200):
         count += len(rows)
         after = rows[-1].did
         found = await store.get_many(name, [rows[0].id_key])
         if [row.document for row in found] != [rows[0].document]:
             raise StoreUnavailable(f"a document of {name} is not found by its id")
         read += 1
+        await asyncio.sleep(0)  # Reading may not have waited for anything: others get their turn.
     return count, read

@@ -7,7 +7,7 @@ usual. What is made is the same tree and the same matcher.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from cloudlet.docdb.filter.ast import Compare, Node, Op, Path
 from cloudlet.docdb.filter.match import compile_node, match_between
 from cloudlet.docdb.filter.reader import joined, path_of
-from cloudlet.docdb.filter.ways import Matcher, match_all, match_equal
+from cloudlet.docdb.filter.ways import Matcher, match_all, match_equal, match_field
 from cloudlet.docdb.values import Document, ObjectId, Value
 
 SHAPES_MAX: Final = 1_024
@@ -60,10 +60,12 @@ def _binders(shape: Shape) -> tuple[Binder, ...]:
     return tuple(_binder(path_of(name), what) for name, what in shape)
 
 
-def bind(shape: Shape, filter: Document) -> tuple[list[Node], list[Matcher]]:
-    """The conditions of a filter of this shape, as trees and as matchers. Raises InvalidFilter for a path."""
+def bind(shape: Shape, values: Iterable[Value]) -> tuple[list[Node], list[Matcher]]:
+    """The conditions of a filter of this shape (several: their shapes and values one after the other), as
+    trees and as matchers. Raises InvalidFilter for a path.
+    """
     nodes, matchers = [], []
-    for binder, value in zip(_binders(shape), filter.values(), strict=True):
+    for binder, value in zip(_binders(shape), values, strict=True):
         node, matcher = binder(value)
         nodes.append(node)
         matchers.append(matcher)
@@ -81,6 +83,9 @@ def _binder(path: Path, what: type | tuple[str, ...]) -> Binder:
 
 def _equality(path: Path, kind: type) -> Binder:
     if kind in _PLAIN:
+        if len(path.segments) == 1:
+            name = path.text
+            return lambda value: (Compare(path, Op.EQ, value), match_field(name, value))
         return lambda value: (Compare(path, Op.EQ, value), match_equal(path, value))
 
     def bind(value: Value) -> Bound:

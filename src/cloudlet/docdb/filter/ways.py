@@ -19,13 +19,7 @@ Matcher: TypeAlias = Callable[[Document], bool]
 def match_equal(path: Path, operand: Value) -> Matcher:
     """Equality that Python's own ``==`` decides, also for the elements of an array."""
     if len(path.segments) == 1:
-        name = path.text
-
-        def match_one(document: Document) -> bool:
-            value = document.get(name)
-            return operand in value if type(value) is list else value == operand
-
-        return match_one
+        return match_field(path.text, operand)
 
     def leaf(value: Value) -> bool:
         return operand in value if type(value) is list else value == operand
@@ -44,6 +38,16 @@ def match_equal(path: Path, operand: Value) -> Matcher:
 
         return match_two
     return match_along(path, lambda value: bool(value == operand), general)
+
+
+def match_field(name: str, operand: Value) -> Matcher:
+    """``match_equal`` for a path of one segment."""
+
+    def match_one(document: Document) -> bool:
+        value = document.get(name)
+        return operand in value if type(value) is list else value == operand
+
+    return match_one
 
 
 def match_along(path: Path, test: Test, general: Matcher) -> Matcher:

@@ -7,7 +7,7 @@ descendants lie on both sides of its own, and those of its ancestors outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -60,15 +60,29 @@ def cell_number(cell: Cell) -> int:
     return (_interleaved(x, y) << 1 | 1) << 2 * (LEVELS - level)
 
 
+def cell_rect(cell: Cell, kind: MapKind) -> Rect:
+    """What a cell covers of the map."""
+    level, x, y = cell
+    width, height = 360 / (1 << level), 2 * _HEIGHT[kind] / (1 << level)
+    west, south = x * width - 180, y * height - _HEIGHT[kind]
+    return Rect(west, south, west + width, south + height)
+
+
 def key_of(number: int) -> bytes:
     """The index key of a cell's number (or of an end of a span)."""
     return FIRST_BYTE + number.to_bytes(KEY_BYTES - 1, "big")
 
 
-def cover(rects: Iterable[Rect], kind: MapKind, cells_max: int = CELLS_MAX) -> list[Cell]:
+def cover(
+    rects: Iterable[Rect],
+    kind: MapKind,
+    cells_max: int = CELLS_MAX,
+    wanted: Callable[[Rect], bool] | None = None,
+) -> list[Cell]:
     """At most so many cells (one per rectangle at least) that together hold all rectangles.
 
-    What lies outside the map is left out. Large cells at the edge are split first.
+    What lies outside the map is left out, and cells that are not ``wanted``. Large cells at the edge are
+    split first.
     """
     done: list[Cell] = []
     waiting: list[tuple[Cell, _Square]] = []
@@ -82,6 +96,8 @@ def cover(rects: Iterable[Rect], kind: MapKind, cells_max: int = CELLS_MAX) -> l
             done.append(cell)
             continue
         parts = [part for part in _children(cell) if _touches(part, square)]
+        if wanted is not None:
+            parts = [part for part in parts if wanted(cell_rect(part, kind))]
         if len(parts) > 1 and len(done) + len(waiting) + len(parts) > cells_max:
             done.append(cell)
         else:

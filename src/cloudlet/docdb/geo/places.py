@@ -21,6 +21,7 @@ from cloudlet.docdb.geo.sphere import (
     arcs_meet,
     crossing,
     middle,
+    opposite,
     turned,
     vector,
 )
@@ -83,15 +84,15 @@ class Ring(Line):
         inside = self.north
         for at in range(len(lons)):
             west, east, low, high = lons[at - 1], lons[at], tans[at - 1], tans[at]
-            span = turned(east - west)
-            if span < 0:
+            span = east - west
+            around = abs(span) > math.pi or span == -math.pi  # The short way crosses the antimeridian.
+            if (span < 0) != around:
                 west, east, low, high, span = east, west, high, low, -span
-            offset = lon - west
-            if offset < 0:
-                offset += 2 * math.pi
-            if offset < span and low * math.sin(span - offset) + high * math.sin(offset) > tan * math.sin(
-                span
-            ):
+            # Compared as they are: differences may round two longitudes into one.
+            if not (lon >= west or lon < east if around else west <= lon < east):
+                continue
+            span, offset = span % (2 * math.pi), (lon - west) % (2 * math.pi)
+            if low * math.sin(span - offset) + high * math.sin(offset) > tan * math.sin(span):
                 inside = not inside
         return inside
 
@@ -145,8 +146,9 @@ class Area:
         if not self.has_line(other.rings[0]):
             return False
         outer, *holes = self.rings
-        gaps = [outer.points[0]] if outer.strict else []
-        gaps += [_inner_point(hole) for hole in holes]
+        if outer.strict:
+            holes.append(Ring(outer.points[::-1], strict=True))
+        gaps = [_inner_point(hole) for hole in holes]
         return not any(other._surely_has(point) for point in gaps)
 
     def meets_line(self, line: Line) -> bool:
@@ -248,7 +250,8 @@ def _inner_point(ring: Ring) -> Point:
                 if ring.encloses(point) and ring.distance(p) > NEAR:
                     return point
     # A triangle has no cut between its corners.
-    return degrees_of(middle(middle(points[0], points[1]), points[2]))
+    found = degrees_of(middle(middle(points[0], points[1]), points[2]))
+    return found if ring.encloses(found) else degrees_of(opposite(vector(*found)))
 
 
 def _edges_meet(edges: Iterable[tuple[Vector, Vector]], others: tuple[tuple[Vector, Vector], ...]) -> bool:

@@ -8,7 +8,17 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from cloudlet.docdb.geo.places import Area, Line, Place, Point, Ring, degrees_of
-from cloudlet.docdb.geo.sphere import Vector, beside_arc, cross, norm, opposite, turned, unit
+from cloudlet.docdb.geo.sphere import (
+    Vector,
+    arc_distance,
+    beside_arc,
+    norm,
+    normal_of,
+    opposite,
+    turned,
+    unit,
+    vector,
+)
 
 PAD: Final = 1e-7
 """Degrees (1 cm) by which every rectangle on the sphere is larger, so that rounding loses nothing."""
@@ -51,6 +61,18 @@ def of_disc(centre: Point, radius: float) -> tuple[Rect, ...]:
         return on_sphere((-180.0, south), (180.0, north))
     wide = math.degrees(math.asin(min(1.0, math.sin(radius) / math.cos(math.radians(lat)))))
     return on_sphere((lon - wide, south), (lon + wide, north))
+
+
+def distance_from(rect: Rect, point: Point) -> float:
+    """How far a point is from a rectangle on the sphere, at least (radians)."""
+    if rect.x1 - rect.x0 >= 180 or rect.y1 > 90 or rect.y0 < -90:
+        return 0.0
+    lon, lat = point
+    if rect.x0 <= lon <= rect.x1 or lat in (90, -90):
+        return math.radians(max(0.0, rect.y0 - lat, lat - rect.y1))
+    p = vector(lon, lat)
+    # The nearest point of a parallel is on the nearest meridian, so that the sides are enough.
+    return min(arc_distance(p, vector(x, rect.y0), vector(x, rect.y1)) for x in (rect.x0, rect.x1))
 
 
 def of_place(place: Place) -> tuple[Rect, ...]:
@@ -106,8 +128,8 @@ def _latitudes(line: Line | Ring) -> tuple[float, float]:
 
 def _peaks(a: Vector, b: Vector) -> list[float]:
     """The latitudes of the northernmost and southernmost point of a great circle that are on an arc of it."""
-    normal = cross(a, b)
-    if norm(normal) < 1e-15:
+    normal = normal_of(a, b)
+    if not norm(normal):
         return []
     x, y, z = unit(normal)
     if math.hypot(x, y) < 1e-12:

@@ -28,6 +28,14 @@ def cross(a: Vector, b: Vector) -> Vector:
     return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
+def normal_of(a: Vector, b: Vector) -> Vector:
+    """A vector in the direction of a × b, exact for arcs of any length."""
+    return cross(
+        (a[0] + b[0], a[1] + b[1], a[2] + b[2]),
+        (b[0] - a[0], b[1] - a[1], b[2] - a[2]),
+    )
+
+
 def norm(a: Vector) -> float:
     return math.sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2])
 
@@ -53,15 +61,17 @@ def middle(a: Vector, b: Vector) -> Vector:
 
 
 def beside_arc(p: Vector, a: Vector, b: Vector, normal: Vector) -> bool:
-    """Whether the nearest point of the whole great circle lies on the arc; ``normal`` is a × b."""
+    """Whether the nearest point of the whole great circle lies on the arc; ``normal`` as from
+    ``normal_of``.
+    """
     return dot(cross(normal, a), p) >= 0 and dot(cross(normal, b), p) <= 0
 
 
 def arc_distance(p: Vector, a: Vector, b: Vector) -> float:
     """The distance of a point from the short arc between two others."""
-    normal = cross(a, b)
+    normal = normal_of(a, b)
     size = norm(normal)
-    if size > 1e-15 and beside_arc(p, a, b, normal):
+    if size and beside_arc(p, a, b, normal):
         return math.asin(min(1.0, abs(dot(p, normal)) / size))
     return min(angle(p, a), angle(p, b))
 
@@ -70,11 +80,11 @@ def arcs_cross(a: Vector, b: Vector, c: Vector, d: Vector) -> bool:
     """Whether two arcs cross at a point that is an end of neither."""
     if a in (c, d) or b in (c, d):
         return False  # Rounding would tell otherwise.
-    ab = cross(a, b)
+    ab = normal_of(a, b)
     left, right = -dot(ab, c), dot(ab, d)
     if left * right <= 0:
         return False
-    cd = cross(c, d)
+    cd = normal_of(c, d)
     return left * -dot(cd, b) > 0 and left * dot(cd, a) > 0
 
 
@@ -91,7 +101,7 @@ def arc_touches(a: Vector, b: Vector, c: Vector, d: Vector) -> list[Vector]:
 
 def crossing(a: Vector, b: Vector, c: Vector, d: Vector) -> Vector:
     """The point at which two arcs cross that do (``arcs_cross``)."""
-    found = unit(cross(cross(a, b), cross(c, d)))
+    found = unit(cross(normal_of(a, b), normal_of(c, d)))
     return found if dot(found, a) + dot(found, b) > 0 else opposite(found)
 
 

@@ -35,8 +35,8 @@ _KEYS: Final = frozenset(
 def declared_indexes(config: Mapping[str, Any]) -> tuple[CreateIndex, ...]:
     """The indexes of a ``cloudbaserc.json`` that was read; of the same name in one collection the last.
 
-    Raises InvalidProject with the place in the file. Whether an index can be made (enough room, geo keys) is
-    seen when it is.
+    Raises InvalidProject with the place in the file. Whether an index can be made (enough room, what
+    the documents hold) is seen when it is.
     """
     found: dict[tuple[str, str], CreateIndex] = {}
     for where, collections in _places(config):
@@ -97,8 +97,7 @@ def _index(collection: str, index: Any, where: str) -> CreateIndex:
             None if partial is None else prepare(_object(partial, where), 0, InvalidParameter),
             expire,
         )
-        if all(part.kind == "value" for part in parts):
-            new_index(made, 0)
+        new_index(made, 0)
     except InvalidParameter as exc:
         raise InvalidProject(f"{where}: {exc.message}") from exc
     return made

@@ -6,7 +6,7 @@ from typing import Final
 
 from cloudlet.docdb.bytekeys import Entries, index_entries, plain_key
 from cloudlet.docdb.planner import IndexInfo
-from cloudlet.docdb.values import Document
+from cloudlet.docdb.values import MISSING, Document
 from cloudlet.model.errors import InvalidDocument
 
 NOTHING: Final = Entries(frozenset(), multikey=False, lossy=False)
@@ -38,6 +38,6 @@ def unchanged(before: Document, after: Document, index: IndexInfo) -> bool:
         return False
     for part in index.parts:
         name = part.segments[0][0]
-        if before.get(name) is not after.get(name) or (name in before) != (name in after):
+        if before.get(name, MISSING) is not after.get(name, MISSING):
             return False
     return True

@@ -73,7 +73,11 @@ def index_parts(shape: Shape) -> tuple[KeyPart, ...]:
 
 
 def serves(parts: tuple[KeyPart, ...], wanted: tuple[KeyPart, ...]) -> bool:
-    """Whether an index on ``parts`` makes one on ``wanted`` needless: it begins with the same fields."""
+    """Whether an index on ``parts`` makes one on ``wanted`` needless: it begins with the same fields, and
+    holds every document (one on places does not).
+    """
+    if any(part.kind != "value" for part in parts):
+        return False
     mine = [(part.path, part.descending) for part in parts]
     return mine[: len(wanted)] == [(part.path, part.descending) for part in wanted]
 

@@ -28,6 +28,7 @@ from cloudlet.rules.lexer import RuleSyntax, failure
 from cloudlet.rules.parse import Language, parse
 
 RULE_LENGTH_MAX: Final = 65_536
+STEADY_LENGTH_MAX: Final = 500
 FIELDS_MAX: Final = 50
 FIELD_DEPTH_MAX: Final = 16
 _AUTH_FIELDS: Final = ("openid", "uid", "loginType")
@@ -44,15 +45,20 @@ class Operation(Enum):
     DELETE = "delete"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Clause:
-    """One expression of a rule. ``key`` is where it stands: ``read``, ``write``, ``fields.phone.read`` …"""
+    """One expression of a rule. ``key`` is where it stands: ``read``, ``write``, ``fields.phone.read`` …
+
+    Each is equal to itself only, so that it is a cheap key.
+    """
 
     key: str
     source: str
     expr: Expr
     get_paths: tuple[tuple[str, ...], ...] = ()
     """Fields of the document that ``get()`` uses."""
+    steady: bool = False
+    """It looks at nothing but the caller and the document, and is short: its goals may be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,16 @@ def _clause(value: Mapping[str, Any], key: str, where: str) -> Clause:
         _check_names(expr)
     except RuleSyntax as exc:
         raise InvalidParameter(f"rule {where}: {exc.message}") from exc
-    return Clause(where, source, expr, tuple(sorted(set(_get_paths(expr)))))
+    return Clause(where, source, expr, tuple(sorted(set(_get_paths(expr)))), _is_steady(source, expr))
+
+
+def _is_steady(source: str, expr: Expr) -> bool:
+    if len(source) > STEADY_LENGTH_MAX:
+        return False
+    return not any(
+        isinstance(item, Get) or (isinstance(item, Name) and item.name in ("now", "request"))
+        for item in walk(expr)
+    )
 
 
 def _get_paths(expr: Expr) -> Iterator[tuple[str, ...]]:

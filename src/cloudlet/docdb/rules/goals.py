@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from cloudlet.docdb.filter.ast import And, Node, Not, Op, Or, Path
 from cloudlet.docdb.filter.match import Matcher, compile_node
 from cloudlet.docdb.limits import Overrun
@@ -20,15 +22,13 @@ from cloudlet.rules.ast import Span
 _NOWHERE = Span(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class All:
+class All(msgspec.Struct, frozen=True):
     """Every part holds."""
 
     parts: tuple[Goal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Some:
+class Some(msgspec.Struct, frozen=True):
     """One of the parts holds."""
 
     parts: tuple[Goal, ...] = ()

@@ -7,8 +7,9 @@ and not again inside a write's turn; the document that is itself written is alwa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice, product
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 DOCUMENTS_MAX: Final = 10
 """Different documents that ``get()`` may read in one request."""
+STEADY_MAX: Final = 2_048
+"""Clauses and callers whose goals are kept."""
 ASSIGNMENTS_MAX: Final = 64
 """Combinations of array elements that are tried as parts of a ``get()`` path."""
 
@@ -72,6 +75,8 @@ class Judge:
 
     def goal(self, clause: Clause, request: Request, query: Goal) -> Goal:
         """What a document that the query finds has to reach. Raises Unread."""
+        if clause.steady:
+            return _steady(clause, _caller(request.auth))[0]
         return goal_for(clause.expr, request, self._document, pinned_values(query))
 
     def holds(self, clause: Clause, request: Request, document: Document) -> bool:
@@ -100,6 +105,8 @@ class Judge:
 
     def _test(self, clause: Clause, request: Request) -> Matcher:
         """The test of documents for one request; the last one of each clause is kept."""
+        if clause.steady:
+            return _steady(clause, _caller(request.auth))[1]
         known = self._tests.get(clause.key)
         if known is None or known[0] is not request:
             known = (request, reaches(self._goals(clause, request, {})))
@@ -113,6 +120,30 @@ class Judge:
         if path not in self.read:
             raise Unread(path)
         return self.read[path]
+
+
+_Caller: TypeAlias = tuple[tuple[str, Any], ...] | None
+
+
+def steady_test(clause: Clause, auth: Mapping[str, Any] | None) -> Matcher | None:
+    """The test of documents by a clause that needs nothing but the caller to be known; None for others."""
+    return _steady(clause, _caller(auth))[1] if clause.steady else None
+
+
+def _caller(auth: Mapping[str, Any] | None) -> _Caller:
+    return None if auth is None else tuple(auth.items())
+
+
+@lru_cache(maxsize=STEADY_MAX)
+def _steady(clause: Clause, caller: _Caller) -> tuple[Goal, Matcher]:
+    """Goal and test of a clause that looks at the caller and the document only: the same in each request."""
+    request = Request(None if caller is None else dict(caller), 0)
+    goal = goal_for(clause.expr, request, _nothing, {})
+    return goal, reaches(goal)
+
+
+def _nothing(_path: str) -> None:
+    return None
 
 
 def assignments(

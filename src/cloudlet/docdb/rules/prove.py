@@ -49,6 +49,9 @@ class Proof:
 
     def of(self, goal: Goal) -> bool:
         """Whether the goal follows."""
+        plain = _plainly(self._query, goal)
+        if plain is not None:
+            return plain
         try:
             paths = {path for leaf in leaves_of(goal) for path in _paths(leaf)}
             facts, splits = _Facts(), list[Some]()
@@ -164,6 +167,26 @@ class Proof:
         self.steps += steps
         if self.steps > STEPS_MAX:
             raise _TooLong
+
+
+def _plainly(query: Goal, goal: Goal) -> bool | None:
+    """Whether the goal, one comparison, follows from a query of comparisons only, of which none or the very
+    same one is about the goal's path. None: look closer.
+    """
+    if type(goal) is not Leaf or not goal.positive or type(goal.node) is not Compare:
+        return None
+    says = False
+    for part in query.parts if type(query) is All else (query,):
+        if type(part) is not Leaf or not part.positive:
+            return None
+        fact = part.node
+        if type(fact) is not Compare or type(fact.value) is dict:
+            return None
+        if fact.path.text == goal.node.path.text:
+            if fact != goal.node or not _same_types(fact, goal.node):
+                return None
+            says = True
+    return says
 
 
 def path_text(node: Node) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
 
 from cloudlet.docdb.filter import ast as filters
 from cloudlet.docdb.filter.regex import compile_regex
@@ -74,8 +75,7 @@ class DocumentSemantics:
 SEMANTICS: Final = DocumentSemantics()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What a rule may look at besides the document."""
 
     auth: Mapping[str, Any] | None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from cloudlet.docdb.filter.ast import And, ElemMatch, Node, Not, Or
 from cloudlet.docdb.rules.prove import path_text
@@ -44,8 +45,7 @@ def _known(found: str, template: str) -> str:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """What an update or replacement writes."""
 
     data: Document

@@ -12,10 +12,11 @@ written document must still have.
 **Write intents** keep a hot document from being fought over. A transaction that writes a document takes its
 intent; another transaction that writes it is told of the conflict at once; a write outside any transaction
 waits for a while and then goes first, and it is the transaction that conflicts. A document that has met a
-conflict lately is *hot*: a transaction that touches it by id waits in line for its intent and sees the
-document as the one before it left it. Who cannot wait (a circle of waiters, too long a line, too long a wait)
-goes on without the intent; the commit decides. Intents only save work, they are not what keeps documents
-right: they live in one process, and with several (on PostgreSQL) only the validation at commit holds.
+conflict lately is *hot*: a transaction that touches it by id for the first time waits in line for its intent
+and sees the document as the one before it left it. Who cannot wait (a circle of waiters, too long a line, too
+long a wait) goes on without the intent; the commit decides. Intents only save work, they are not what keeps
+documents right: they live in one process, and with several (on PostgreSQL) only the validation at commit
+holds.
 
 **An error ends the transaction**, as in MongoDB: what its program did not see succeed is not committed
 around. Limits (LimitExceeded) are the exception, they leave it as it was. Unique indexes other than the one

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from cloudlet.docdb import sqlite_file
+from cloudlet.docdb.aside import in_thread
 from cloudlet.docdb.base import Row, Store, find_collection
 from cloudlet.docdb.ejson import encode_canonical, encode_relaxed
 from cloudlet.docdb.filter import Where, where
@@ -81,14 +82,14 @@ class Exporter:
             return
         async with self._lock, self._copied(store) as copy:
             pieces = _packed(wanted, _copied_lines(copy, wanted, fields, condition))
-            while piece := await _in_thread(lambda: next(pieces, b"")):
+            while piece := await in_thread(lambda: next(pieces, b"")):
                 yield piece
 
     @asynccontextmanager
     async def _copied(self, store: Store) -> AsyncIterator[Path]:
         copy = self._directory / f"{secrets.token_hex(8)}.db"
         try:
-            await asyncio.to_thread(self._directory.mkdir, 0o700, True, True)
+            await in_thread(lambda: self._directory.mkdir(0o700, parents=True, exist_ok=True))
         except OSError as exc:
             raise StoreUnavailable(f"there is no place for a copy: {exc}") from exc
         try:
@@ -96,18 +97,6 @@ class Exporter:
             yield copy
         finally:
             remove_files(copy)
-
-
-async def _in_thread(work: Callable[[], bytes]) -> bytes:
-    """Run in a thread; after a cancellation the thread has ended when this raises, so that nothing is removed
-    under it.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait((running,))
-        raise
 
 
 def _condition(filter: Document, now_ms: int) -> Where:

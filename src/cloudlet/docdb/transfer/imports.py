@@ -9,12 +9,14 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
 import msgspec
 import structlog
 
+from cloudlet.docdb.aside import in_thread
 from cloudlet.docdb.base import Store, find_collection
 from cloudlet.docdb.stores import Stores
 from cloudlet.docdb.transfer.reading import Format, RecordReader, Records
@@ -39,6 +41,8 @@ log = structlog.get_logger(__name__)
 FILE_BYTES_MAX: Final = 64 * 1024**3
 WAITING_MAX: Final = 16
 """Imports of one environment that have not ended."""
+AT_WORK: Final = 2
+"""Imports that are worked on at once, each of another environment."""
 KEPT_MAX: Final = 100
 """Records of imports that have ended."""
 FILE_KEPT_S: Final = 86_400.0
@@ -69,6 +73,8 @@ class Imports:
         self._jobs: dict[str, Import] = {}
         self._queue: deque[str] = deque()
         self._wake = asyncio.Event()
+        self._busy: set[str] = set()
+        self._saving = asyncio.Lock()
         self._receiving = 0
         self._loaded = False
 
@@ -98,9 +104,9 @@ class Imports:
                 created_ms=self._now_ms(),
                 bytes=size,
             )
-            reader = await asyncio.to_thread(self._reader, job)
+            reader = await in_thread(lambda: self._reader(job))
             reader.close()
-            await asyncio.to_thread(write_import, self._record(job_id), job)
+            await in_thread(lambda: write_import(self._record(job_id), job))
         except BaseException:
             self._file(job_id).unlink(missing_ok=True)
             raise
@@ -150,15 +156,36 @@ class Imports:
             self._remove(job.id)
 
     async def run(self) -> None:
-        """Work until cancelled. Imports that a former process left go on where they were."""
+        """Work until cancelled: on several imports, but on one of an environment. Those that a former process
+        left go on where they were.
+        """
         await self._load()
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(AT_WORK):
+                workers.create_task(self._serve())
+
+    async def _serve(self) -> None:
         while True:
-            while not self._queue:
+            while (job := self._take()) is None:
                 self._wake.clear()
                 await self._wake.wait()
-            job = self._jobs.get(self._queue.popleft())
-            if job is not None and not job.ended:
+            try:
                 await self._work(job)
+            finally:
+                self._busy.discard(job.environment)
+                self._wake.set()
+
+    def _take(self) -> Import | None:
+        """The oldest import that may be worked on now."""
+        for job_id in list(self._queue):
+            job = self._jobs.get(job_id)
+            if job is None or job.ended:
+                self._queue.remove(job_id)
+            elif job.environment not in self._busy:
+                self._queue.remove(job_id)
+                self._busy.add(job.environment)
+                return job
+        return None
 
     # One import.
 
@@ -187,13 +214,13 @@ class Imports:
     async def _import(self, job: Import) -> None:
         store = await self._stores.open(job.environment)
         replaying = job.began
-        reader = await asyncio.to_thread(self._reader, job)
+        reader = await in_thread(lambda: self._reader(job))
         try:
             while not job.ended:
                 if not job.began:
                     job.seq, job.began, job.state = await store.last_seq(), True, "running"
                     await self._save(job)
-                batch = await asyncio.to_thread(reader.next)
+                batch = await in_thread(reader.next)
                 if batch is None:
                     await self._end(job, "done")
                     return
@@ -249,7 +276,7 @@ class Imports:
     async def _store_file(self, job_id: str, chunks: AsyncIterable[bytes]) -> int:
         path, size, buffer = self._file(job_id), 0, bytearray()
         try:
-            await asyncio.to_thread(self._directory.mkdir, 0o700, True, True)
+            await in_thread(lambda: self._directory.mkdir(0o700, parents=True, exist_ok=True))
             with path.open("xb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
@@ -257,10 +284,9 @@ class Imports:
                         raise BodyTooLarge(f"the file is larger than {FILE_BYTES_MAX >> 30} GB: split it")
                     buffer += chunk
                     if len(buffer) >= _WRITE_AT:
-                        await asyncio.to_thread(file.write, bytes(buffer))
+                        await in_thread(partial(file.write, buffer))
                         buffer.clear()
-                await asyncio.to_thread(file.write, bytes(buffer))
-                await asyncio.to_thread(_flush, file)
+                await in_thread(partial(_finish, file, buffer))
         except OSError as exc:
             raise StoreUnavailable(f"the file cannot be stored: {exc.strerror}") from exc
         if size == 0:
@@ -268,8 +294,9 @@ class Imports:
         return size
 
     async def _save(self, job: Import) -> None:
-        if job.id in self._jobs:
-            await asyncio.to_thread(write_import, self._record(job.id), job)
+        async with self._saving:  # Whoever cancels does so while a worker counts.
+            if job.id in self._jobs:
+                await in_thread(lambda: write_import(self._record(job.id), job))
 
     async def _load(self) -> None:
         """Read the records once; what has no record is left over from an upload that broke off."""
@@ -324,13 +351,14 @@ def _load(directory: Path) -> list[Import]:
             found.append(read_import(path))
         except (OSError, msgspec.MsgspecError) as exc:
             log.error("import_record_damaged", record=path.name, error=str(exc))
-    known = {job.id for job in found}
+    wanted = {job.id for job in found if not job.ended or job.resumable}
     for path in directory.glob("*.data"):
-        if path.stem not in known:
+        if path.stem not in wanted:
             path.unlink(missing_ok=True)
     return found
 
 
-def _flush(file: IO[bytes]) -> None:
+def _finish(file: IO[bytes], rest: bytearray) -> None:
+    file.write(rest)
     file.flush()
     os.fsync(file.fileno())

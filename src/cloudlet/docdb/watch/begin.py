@@ -39,10 +39,10 @@ async def _resumed(hub: Hub, live: Live, token: Token) -> Start | None:
     try:
         if live.limit is not None:
             await hub.loaded(live)
-        tail = await read_tail(hub.source(live), token.seq)
+        tail = await read_tail(hub.source(live), token.seq, hub.limits.replay_max)
         while live.loading:
             await hub.loaded(live)
-            tail = await read_tail(hub.source(live), token.seq)
+            tail = await read_tail(hub.source(live), token.seq, hub.limits.replay_max)
     except (ChangesPruned, LimitExceeded):
         return None
     return _after(live, token, tail) if live.limit is None else _window_after(hub, live, token, tail)

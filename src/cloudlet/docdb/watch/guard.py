@@ -132,9 +132,7 @@ class Guard:
         self._needed.setdefault(need, {})[grant] = None
 
     def _ask_again(self, watch: Watch) -> None:
-        info = self._hub.store.catalog().get(watch.live.info.name)
-        if info is None or info.number != watch.live.info.number:
-            watch.fail(missing_collection(watch.live.info.name))
+        if self._still_there(watch) is None:
             return
         watch.pause()
         self._stale[watch] = None
@@ -153,9 +151,8 @@ class Guard:
 
     async def _check(self, watch: Watch) -> None:
         """Ask again; the watch goes on if the answer is the same, and ends if not."""
-        info = self._hub.store.catalog().get(watch.live.info.name)
-        if info is None or info.number != watch.live.info.number:
-            watch.fail(missing_collection(watch.live.info.name))
+        info = self._still_there(watch)
+        if info is None:
             return
         try:
             grant = await self.grant(watch.asked, info)
@@ -183,6 +180,15 @@ class Guard:
             self._ask_again(watch)
         else:
             watch.go_on(grant.reading)
+
+    def _still_there(self, watch: Watch) -> CollectionInfo | None:
+        """The watched collection as it is now; the watch ends if that is no longer the same one."""
+        info = self._hub.store.catalog().get(watch.live.info.name)
+        if info is not None and info.number == watch.live.info.number:
+            return info
+        gone = missing_collection(watch.live.info.name)
+        watch.fail(gone if info is None else Conflict("the collection was replaced; watch again"))
+        return None
 
     async def _compare(self, watch: Watch, reading: Reading) -> None:
         """Raises Conflict if the watch would see something else now, PermissionDenied if nothing."""

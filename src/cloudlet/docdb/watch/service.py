@@ -146,6 +146,8 @@ class WatchService:
                 "a watch looks at every change: its filter cannot have so many conditions, or a regular "
                 "expression that can backtrack"
             )
+        if condition.order:
+            raise InvalidFilter("a watch cannot use $near or $nearSphere; watch with $geoWithin instead")
         digest = digest_of(info.number, reading.conditions, sort, limit, reading.hides)
         # What is shown in parts, or only after a look at the document, has to be looked at as a whole.
         token = None if resume is None or reading.hides or reading.checks else parse_token(resume)

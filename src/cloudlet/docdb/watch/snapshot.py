@@ -6,6 +6,7 @@ document it mentions is set to its state at that moment; all others are as the r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -47,15 +48,15 @@ class Tail:
         return touched_by(change for change in self.changes if upto is None or change.seq <= upto)
 
 
-async def read_tail(source: Source, after: int) -> Tail:
+async def read_tail(source: Source, after: int, most: int) -> Tail:
     """The changes after ``after``, up to a moment that is not before ``position`` when this returns.
 
-    Raises ChangesPruned, LimitExceeded beyond ``replay_max`` changes, StoreUnavailable.
+    Raises ChangesPruned, LimitExceeded beyond ``most`` changes, StoreUnavailable.
     """
     changes: list[Change] = []
     for _ in range(_ATTEMPTS):
         upto = await source.store.last_seq()
-        await _read_changes(source, after, upto, changes)
+        await _read_changes(source, after, upto, most, changes)
         after = max(after, upto)
         if after >= source.position():
             return Tail(changes, after)
@@ -71,7 +72,7 @@ async def read_all(source: Source) -> tuple[dict[bytes, Image], int]:
         raise too_many(most)
     _check_bytes(found.rows, source.limits)
     images = _images(found.rows)
-    tail = await read_tail(source, begun)
+    tail = await read_tail(source, begun, source.limits.behind_max)
     for key, touched in tail.touched().items():
         images.pop(key, None)
         if touched.after is not None and source.where.match(touched.after.document):
@@ -88,7 +89,7 @@ async def read_window(source: Source, sort: Sort, limit: int, after: int) -> tup
     """
     for _ in range(_ATTEMPTS):
         window = await _read_first(source, sort, limit)
-        tail = await read_tail(source, after)
+        tail = await read_tail(source, after, source.limits.behind_max)
         for key, touched in tail.touched().items():
             image = touched.after
             matches = image is not None and source.where.match(image.document)
@@ -103,15 +104,16 @@ def too_many(most: int) -> ResultTooLarge:
     return ResultTooLarge(f"a watch may hold {most} documents; narrow its query or give it a limit")
 
 
-async def _read_changes(source: Source, after: int, upto: int, changes: list[Change]) -> None:
+async def _read_changes(source: Source, after: int, upto: int, most: int, changes: list[Change]) -> None:
     while after < upto:
         page = await source.store.changes(after, PAGE, source.collection)
         changes += (change for change in page if change.seq <= upto)
-        if len(changes) > source.limits.replay_max:
-            raise LimitExceeded(f"more than {source.limits.replay_max} changes to catch up with; begin anew")
+        if len(changes) > most:
+            raise LimitExceeded(f"a watch would have to catch up with more than {most} changes; watch again")
         if len(page) < PAGE:
             return
         after = page[-1].seq
+        await asyncio.sleep(0)  # The log is read and decoded on this thread.
 
 
 async def _read_first(source: Source, sort: Sort, limit: int) -> Window:
@@ -123,14 +125,16 @@ async def _read_first(source: Source, sort: Sort, limit: int) -> Window:
     order, reserve = total(sort), min(max(limit, _RESERVE_MIN), source.limits.reserve_max)
     wanted = limit + reserve
     rows = await _first_rows(source, sort or order, wanted + 1)
-    complete = len(rows) <= wanted
-    if not complete and sort and sort != order:
+    if len(rows) > wanted and sort and sort != order:
         last = sort_keys(rows[-1].document, sort)
         kept = [row for row in rows if sort_keys(row.document, sort) != last]
-        enough = len(kept) >= limit
-        rows = kept if enough else (await _first_rows(source, order, wanted + 1))[:wanted]
-    elif not complete:
-        rows = rows[:wanted]
+        if len(kept) >= limit:
+            return _window(kept, order, limit, reserve, complete=False)
+        rows = await _first_rows(source, order, wanted + 1)
+    return _window(rows[:wanted], order, limit, reserve, complete=len(rows) <= wanted)
+
+
+def _window(rows: Sequence[Row], order: Sort, limit: int, reserve: int, *, complete: bool) -> Window:
     boundary = None if complete else max(place_of(row.document, order) for row in rows)
     return Window.of(_images(rows), order, limit, reserve, boundary)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cloudlet.docdb.limits import WatchLimits
@@ -206,7 +206,7 @@ class Watch(AsyncIterator[WatchEvent]):
         if changes or initial:
             self._event += 1
             self._keeper.metrics.watch_events.inc()
-        self._token = replace(token, event=self._event)
+        self._token = Token(token.seq, self._event, token.documents, token.digest)
         return WatchEvent(self._event, initial, changes, self._token.text()) if changes or initial else None
 
     def _put_back(self, taken: dict[bytes, Entry]) -> None:
@@ -233,7 +233,8 @@ class Watch(AsyncIterator[WatchEvent]):
                 gone.append(change)
             else:
                 (changed if change.queue_type is QueueType.UPDATE else come).append(change)
-        sort_documents(come, self.live.order, lambda item: item.document)
+        if len(come) > 1:
+            sort_documents(come, self.live.order, lambda item: item.document)
         return gone + changed + come
 
     def _current_token(self) -> Token:

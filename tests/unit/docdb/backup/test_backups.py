@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,6 +202,10 @@ async def test_any_moment_between_copies_comes_back(tmp_path: Path) -> None:
         for number, (at_ms, expected) in enumerate(moments.items()):
             await r.restore(at_ms=at_ms, names={"orders": f"past{number}"})
             assert await r.found(f"past{number}") == expected
+        r.clock.time += 3600
+        assert (await r.backups.listed("shop"))[1][-1].to_ms == int(r.clock.time * 1000)
+        await r.restore(at_ms=int(r.clock.time * 1000) - 5000, names={"orders": "idle"})
+        assert await r.found("idle") == await r.found("orders")
         with pytest.raises(NotFound, match="cannot be restored"):
             await r.restore(at_ms=int(r.clock.time * 1000) + 5000, names={"orders": "later"})
 
@@ -240,6 +246,43 @@ async def test_the_log_goes_on_after_a_restart_without_a_gap(tmp_path: Path) -> 
         assert len(r.shelf.manifests()) == 1 and len(r.shelf.segments()) == 2
         await r.restore(names={"users": "past"})
         assert [each["_id"] for each in await r.found("past")] == ["a", "b", "u"]
+
+
+async def test_moments_while_a_copy_was_made_come_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(60, 7, 10)
+    async with rig(tmp_path, plan) as r:
+        await filled(r)
+        await r.backups.do_due("shop")
+        store = await r.stores.open("shop")
+        real = store.backup
+        moments: list[int] = []
+
+        async def slow(target: Path) -> int:
+            for name in ("before", "after"):
+                r.clock.time += 5
+                await r.add("users", {"_id": name})
+                moments.append(int(r.clock.time * 1000))
+                if name == "before":
+                    seq = await real(target)
+            r.clock.time += 5
+            return seq
+
+        monkeypatch.setattr(store, "backup", slow)
+        r.clock.time += 61
+        await r.add("orders", {"_id": "new", "no": 9})
+        await r.backups.do_due("shop")
+        assert len(r.shelf.manifests()) == 2
+    async with rig(tmp_path, plan) as r:
+        r.clock.time = moments[-1] / 1000 + 20
+        await r.backups.do_due("shop")
+        for number, at_ms in enumerate(moments):
+            await r.restore(at_ms=at_ms, names={"users": f"past{number}"})
+        await r.restore(names={"users": "now"})
+        found = [[each["_id"] for each in await r.found(name)] for name in ("past0", "past1", "now")]
+        assert found == [["before", "u"], ["after", "before", "u"], ["after", "before", "u"]]
+        assert len((await r.backups.listed("shop"))[1]) == 1
 
 
 async def test_a_gap_of_the_log_is_noticed_and_closed_by_a_new_copy(tmp_path: Path) -> None:
@@ -293,7 +336,9 @@ async def test_an_encrypted_backup_needs_its_secret(tmp_path: Path) -> None:
         with pytest.raises(InvalidParameter, match="is encrypted"):
             await other.restore("shop", Restore(names={"users": "past"}), r.told.append)
         with pytest.raises(PermissionDenied, match="wrong"):
-            await other.restore("shop", Restore(names={"users": "past"}), r.told.append, Secret(b"not this one"))
+            await other.restore(
+                "shop", Restore(names={"users": "past"}), r.told.append, Secret(b"not this one")
+            )
         done = await other.restore(
             "shop", Restore(names={"users": "past"}), r.told.append, Secret(b"correct horse battery")
         )
@@ -401,28 +446,77 @@ async def test_a_backup_under_32_writers_is_of_one_moment(tmp_path: Path) -> Non
         assert [each.seq for each in manifests] == sorted(each.seq for each in manifests)
 
 
-async def test_a_full_disk_leaves_no_part_of_a_backup(
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """From now on the system refuses to let a file grow beyond this, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("where", ["copying", "sealing", "log"])
+async def test_a_full_disk_leaves_no_part_of_a_backup(tmp_path: Path, where: str) -> None:
+    async with rig(tmp_path, Plan(3600, 7, 10), secret=SECRET) as r:
+        await filled(r)
+        await r.add("users", *({"_id": n, "text": os.urandom(500).hex()} for n in range(500)))
+        whole = await r.backups.make("shop")
+        await r.add("users", *({"_id": -1 - n, "text": os.urandom(500).hex()} for n in range(500)))
+        before = r.files()
+        copy = tmp_path / "copy.db"
+        await (await r.stores.open("shop")).backup(copy)
+        size = copy.stat().st_size
+        limit = {"copying": size // 2, "sealing": size, "log": 100_000}[where]
+        r.clock.time += 11
+        with files_limited_to(limit), pytest.raises(StoreUnavailable):
+            if where == "log":
+                await r.backups.do_due("shop")
+            else:
+                plain = Backups(r.stores, r.root, tmp_path / "work", r.clock, None, lambda: SECRET)
+                await plain.make("shop")
+        assert r.files() == before
+        assert (await r.backups.rehearse("shop", None, r.told.append)).backup == whole.id
+        await r.backups.do_due("shop")
+        assert (await r.backups.rehearse("shop", None, r.told.append)).documents["users"] == 1001
+
+
+async def test_what_a_killed_process_left_is_removed_at_the_start(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        await filled(r)
+        await r.backups.make("shop")
+        whole = r.files()
+        (tmp_path / "work" / "abc.db").write_bytes(b"x")
+        for name in (".full-000000000009-9.db.part", "full-000000000009-9.db", ".log-x.gz.part"):
+            (r.shelf.directory / name).write_bytes(b"x")
+        await r.backups.run(lambda: ["shop"])  # Nothing by schedule: it only looks for leftovers.
+        assert r.files() == whole
+
+
+async def test_a_schedule_backs_up_every_environment_and_one_failure_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit on the size of files stands for the full disk: the system refuses the write in the same way."""
-    async with rig(tmp_path, secret=SECRET) as r:
+    async with rig(tmp_path, Plan(60, 2, 10)) as r:
         await filled(r)
-        whole = await r.backups.make("shop")
-        before = r.files()
+        for name in ("a", "b"):
+            await r.documents.create_collection(name, "c")
+        (r.root).mkdir()
+        (r.root / "a").write_text("in the way")
+        rounds: list[int] = []
 
-        from cloudlet.docdb.backup import full
+        async def pause(_seconds: float) -> None:
+            rounds.append(1)
+            if len(rounds) == 2:
+                raise asyncio.CancelledError
 
-        def short(source: Any, target: Any, secret: Secret) -> None:
-            target.write(b"x" * 100_000)
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(full, "seal", short)
-        r.clock.time += 1
-        with pytest.raises(StoreUnavailable, match="No space left"):
-            await r.backups.make("shop")
-        assert r.files() == before
+        monkeypatch.setattr("cloudlet.docdb.backup.service.asyncio.sleep", pause)
+        with pytest.raises(asyncio.CancelledError):
+            await r.backups.run(lambda: ["a", "b", "empty", "shop"])
         monkeypatch.undo()
-        assert (await r.backups.rehearse("shop", None, r.told.append)).backup == whole.id
+        assert [path.name for path in sorted(r.root.iterdir())] == ["a", "b", "shop"]
+        assert len((await r.backups.listed("shop"))[0]) == 1
+        assert (await r.backups.listed("empty"))[0] == []
 
 
 async def test_a_deleted_environment_leaves_its_backups_but_not_to_its_successor(tmp_path: Path) -> None:

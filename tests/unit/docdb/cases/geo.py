@@ -28,7 +28,7 @@ def line(*points: list[float]) -> dict[str, Any]:
     return geo("LineString", list(points))
 
 
-def polygon(*rings: list[list[int]], **more: Any) -> dict[str, Any]:
+def polygon(*rings: Any, **more: Any) -> dict[str, Any]:
     return geo("Polygon", list(rings), **more)
 
 
@@ -40,7 +40,7 @@ def within(shape: str, value: Any, name: str = "$geoWithin") -> dict[str, Any]:
     return {"a": {name: {shape: value}}}
 
 
-def inside(*rings: list[list[int]], **more: Any) -> dict[str, Any]:
+def inside(*rings: Any, **more: Any) -> dict[str, Any]:
     return within("$geometry", polygon(*rings, **more))
 
 
@@ -48,7 +48,7 @@ def meets(value: Any) -> dict[str, Any]:
     return {"a": {"$geoIntersects": {"$geometry": value}}}
 
 
-NO_PLACES = (
+NO_PLACES: tuple[Any, ...] = (
     MISSING,
     None,
     [],

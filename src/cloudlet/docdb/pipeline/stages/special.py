@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cloudlet.docdb.base import CollectionInfo
+from cloudlet.docdb.bytekeys import KeyPart
 from cloudlet.docdb.pipeline.expressions import Variables, refused
 from cloudlet.docdb.pipeline.geonear import parse_geo_near
 from cloudlet.docdb.pipeline.stages.base import Documents, Flow, Parsing, Run, Stage, StageParser
@@ -33,7 +34,7 @@ def _index_stats(_parsing: Parsing, name: str, spec: Value) -> Stage:
     def run(run: Run, _variables: Variables) -> Iterator[Document]:
         info = run.reader.info(run.collection)
         for index in () if info is None else (ID_INDEX, *info.indexes):
-            key = {part.path: -1 if part.descending else 1 for part in index.parts}
+            key = {part.path: _direction(part) for part in index.parts}
             yield {
                 "name": index.name,
                 "key": key,
@@ -42,6 +43,10 @@ def _index_stats(_parsing: Parsing, name: str, spec: Value) -> Stage:
             }
 
     return Sourced(name, run)
+
+
+def _direction(part: KeyPart) -> Value:
+    return part.kind if part.kind != "value" else -1 if part.descending else 1
 
 
 def _coll_stats(_parsing: Parsing, name: str, spec: Value) -> Stage:

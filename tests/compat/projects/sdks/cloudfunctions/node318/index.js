@@ -2,8 +2,10 @@ const tcb = require('@cloudbase/node-sdk')
 const app = tcb.init({ env: tcb.SYMBOL_CURRENT_ENV })
 const db = app.database()
 const _ = db.command
+const battery = require('./battery')({ db, quiet: db, wrap: (data) => data })
 
 const steps = {
+  battery,
   context: async () => app.auth().getUserInfo(),
   documents: async (event) => {
     const items = db.collection(event.collection)

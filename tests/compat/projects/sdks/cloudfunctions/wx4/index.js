@@ -3,6 +3,7 @@ const cloud = require('wx-server-sdk')
 cloud.init({ env: cloud.DYNAMIC_CURRENT_ENV })
 const db = cloud.database()
 const _ = db.command
+const battery = require('./battery')({ db, quiet: cloud.database({ throwOnNotFound: false }), wrap: (data) => ({ data }) })
 
 const attempt = async (run) => {
   try {
@@ -13,6 +14,7 @@ const attempt = async (run) => {
 }
 
 const steps = {
+  battery,
   context: async () => {
     const { OPENID, APPID, ENV, SOURCE } = cloud.getWXContext()
     return { OPENID, APPID, ENV, SOURCE }
