@@ -407,9 +407,10 @@ def missing_collection(name: str) -> CollectionNotFound:
 
 def id_key(value: Value) -> bytes:
     """The key of an ``_id``; raises InvalidDocument for what cannot be an id."""
-    if value is None or isinstance(value, list | Regex):
+    kind = type(value)
+    if value is None or kind is list or kind is Regex:
         raise InvalidDocument("the _id of a document cannot be null, an array or a regular expression")
-    if type(value) is dict and any(name.startswith("$") for name in value):
+    if kind is dict and any(name.startswith("$") for name in value):
         raise InvalidDocument("the _id of a document cannot be an object with fields that start with $")
     key = lossless_key(value)
     if len(key) > LOSSLESS_BYTES_MAX:

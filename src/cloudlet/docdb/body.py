@@ -159,8 +159,8 @@ def _unpack(value: Any) -> Value:
 
 
 def _unpack_object(value: dict[str, Any], signs: int = sys.maxsize) -> Value:
-    """``signs``: how many dollar signs there are in all of it. After the last one nothing has to be looked at:
-    a document of which only one field is a date costs half as much.
+    """``signs``: how many dollar signs there are in all of it. After the last one nothing has to be looked
+    at: a document of which only one field is a date costs half as much.
     """
     if len(value) == 1:
         (name,) = value

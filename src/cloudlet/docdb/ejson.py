@@ -56,6 +56,8 @@ _OPTIONS: Final = frozenset("imsxu")
 _REFUSED: Final = frozenset({"$code", "$dbPointer"})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UUID_SUBTYPE: Final = 4
+_JSON: Final = frozenset({str, int, bool, type(None)})
+"""What is written as it is in plain JSON."""
 _TEXT_MAX: Final = 64 * 1024 * 1024
 
 
@@ -102,10 +104,12 @@ def to_plain(value: Value) -> Any:
     What JSON has no number for (infinity, not a number) is null.
     """
     kind = type(value)
+    if kind in _JSON:
+        return value
     if kind is dict:
-        return {name: to_plain(item) for name, item in value.items()}
+        return {name: item if type(item) in _JSON else to_plain(item) for name, item in value.items()}
     if kind is list:
-        return [to_plain(item) for item in value]
+        return [item if type(item) in _JSON else to_plain(item) for item in value]
     if kind is float:
         return value if math.isfinite(value) else None
     if kind is datetime:

@@ -381,9 +381,8 @@ class Permission:
 
 def _joint(own: tuple[Document, ...], filter: Document) -> tuple[Document, ...]:
     """Both; the filter alone if it names the owner itself."""
-    if own and filter.get(OWNER_FIELD) == own[0].get(OWNER_FIELD, filter):
-        return (filter,)
-    return (*own, filter)
+    owner = own[0].get(OWNER_FIELD) if own else None
+    return (filter,) if owner is not None and filter.get(OWNER_FIELD) == owner else (*own, filter)
 
 
 def _tree(filter: Document) -> Node:

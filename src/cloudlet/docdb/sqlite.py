@@ -272,9 +272,9 @@ class SqliteStore:
         examined_max = self._limits.examined_max(read.where.patterned)
         if isinstance(source, Ids) and len(source.keys) == 1:
             return only(sqlite_file.by_id(self._reader, info, source.keys[0]), read, self._limits)
-        if type(source) is Ranges and chosen.ordered and chosen.exact and len(source.ranges) == 1:
-            if read.want is Want.ROWS and read.limit is not None:
-                return self._first(info, source, read, examined_max)
+        known = chosen.ordered and chosen.exact and read.want is Want.ROWS and read.limit is not None
+        if known and type(source) is Ranges and len(source.ranges) == 1:
+            return self._first(info, source, read, examined_max)
         if isinstance(source, Scan) and self._surely_too_many(info, read):
             raise Overrun("a scan of a large collection")
         rows = sqlite_file.candidates(self._reader, info, source)

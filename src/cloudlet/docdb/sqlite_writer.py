@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import apsw
 import msgspec
@@ -26,6 +26,7 @@ from cloudlet.model.errors import OutcomeUnknown, ShuttingDown, StoreUnavailable
 log = structlog.get_logger(__name__)
 
 _Work: TypeAlias = Turn[Any] | Batch | SchemaChange
+_WRITES: Final = (Turn, Batch)
 _Outcome: TypeAlias = tuple["_Task", Any, BaseException | None]
 
 
@@ -174,7 +175,7 @@ class SqliteWriter:
                 break
             if task is None:
                 return group, True, None
-            if not isinstance(task.work, Turn | Batch):
+            if not isinstance(task.work, _WRITES):
                 return group, False, task
             group.append(task)
         return group, False, None
@@ -284,7 +285,10 @@ class SqliteWriter:
         """
         by_loop: dict[asyncio.AbstractEventLoop, tuple[list[Listener], list[_Outcome]]] = {}
         for outcome in outcomes:
-            by_loop.setdefault(outcome[0].loop, ([], []))[1].append(outcome)
+            loop = outcome[0].loop
+            if loop not in by_loop:
+                by_loop[loop] = ([], [])
+            by_loop[loop][1].append(outcome)
         changes: list[Change] = []
         if written and self._listening:
             for listening in self._listening:

@@ -38,8 +38,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Instance:
-    """`attach` → `load` → `show` → `until_loaded` → `serve` (until the cell has ended) → `finish` → `release`,
-    called in this order by its owner; the rest may be called at any time. Until a cell is attached it holds nothing."""
+    """In this order, by its owner: `attach` → `load` → `show` → `until_loaded` → `serve` (until the cell has
+    ended) → `finish` → `release`; the rest may be called at any time. Until a cell is attached it holds
+    nothing."""
 
     def __init__(self, instance_id: str, version: Version, rung: Rung, clock: Clock, logs: LogStore) -> None:
         self.instance_id = instance_id
@@ -96,11 +97,11 @@ class Instance:
 
     def show(self, socket_path: Path) -> None:
         """Give the cell's socket the instance's name, and read what the cell prints. Raise OSError."""
-        if self._blank is None:
-            raise Unavailable(f"instance {self.instance_id} has no cell yet")
-        self._blank.socket_path.rename(socket_path)
+        outputs = self._cell.outputs
+        if self._blank is not None:
+            self._blank.socket_path.rename(socket_path)
         self._socket_path = socket_path
-        self.pump = OutputPump(self.instance_id, self._blank.cell.outputs, self._clock, self._write_log)
+        self.pump = OutputPump(self.instance_id, outputs, self._clock, self._write_log)
 
     async def until_loaded(self) -> None:
         """Return when the cell has loaded the version. Raise FunctionLoadFailed or Unavailable."""

@@ -56,7 +56,8 @@ class PlatformDoor:
 def open_door(
     instance: str, environment: str, function: str, listener: socket.socket | None = None
 ) -> PlatformDoor:
-    """Make the credentials of a new instance, and a listener unless its cell has brought one. Raise OSError."""
+    """Make the credentials of a new instance, and its listener unless the cell has brought one. Raise
+    OSError."""
     listener = listener or _listen()
     credentials = InstanceCredentials(new_secret("AKID"), new_secret("sk"), new_secret("st"))
     return PlatformDoor(instance, environment, function, credentials, listener)

@@ -40,8 +40,8 @@ log = structlog.get_logger(__name__)
 TIMER_SLACK_S = 0.005
 """Event loops fire timers a little early."""
 AFTER_S = 0.001
-"""When an instance has changed, the log is written and the next look taken this much later: the call that waits
-for the instance gets it first."""
+"""When an instance has changed, the log is written and the next look taken this much later: the call that
+waits for the instance gets it first."""
 
 
 class Scheduler:

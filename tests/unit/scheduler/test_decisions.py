@@ -14,7 +14,7 @@ from cloudlet.scheduler.autoscale import ScaleState, desired_count, need_now, re
 from cloudlet.scheduler.bind import Binding, BindingRule, decide_binding
 from cloudlet.scheduler.catalog import Catalog
 from cloudlet.scheduler.lifecycle import Phase
-from cloudlet.scheduler.plan import InstanceView, Limits, Plan, VersionView, make_plan
+from cloudlet.scheduler.plan import InstanceView, Limits, Plan, VersionView, make_plan, may_start_first
 from cloudlet.scheduler.records import Backoff, after_failure
 from cloudlet.scheduler.signals import BindingSignals, EdgeTraffic, Meter, Signals, percentile
 from cloudlet.state.base import Snapshot
@@ -244,6 +244,25 @@ def test_ready_instances_of_early_versions_are_published_and_others_withdrawn() 
     early = VersionView(key("a"), desired=2, early=True, spread=2, instances=instances)
     assert make_plan((early,), LIMITS, 0.0) == Plan(publish=("1",))
     assert make_plan((replace(early, early=False),), LIMITS, 0.0) == Plan(withdraw=("2",))
+
+
+@pytest.mark.parametrize(
+    ("instances", "may"),
+    [
+        ([], True),
+        ([("other", Phase.READY)], True),
+        ([("mine", Phase.STARTING)], False),
+        ([("mine", Phase.STOPPING)], False),  # its place may be wanted by another: the plan knows
+        ([("other", Phase.STARTING)] * 2, False),
+        ([("other", Phase.READY)] * 4, False),
+    ],
+)
+def test_a_first_instance_needs_no_plan_when_it_takes_nothing_from_anybody(
+    instances: list[tuple[str, Phase]], may: bool
+) -> None:
+    there = [(VersionKey("default", function, "v1"), phase) for function, phase in instances]
+    limits = Limits(instances_max=4, starts_at_once=2)
+    assert may_start_first(VersionKey("default", "mine", "v1"), there, limits) is may
 
 
 def test_the_edge_gets_as_many_instances_as_its_calls_fill_and_the_rest_stand_by() -> None:

@@ -9,6 +9,7 @@ import pytest
 from cloudlet.model.errors import ConcurrencyExceeded, FunctionLoadFailed, FunctionNotFound, Unavailable
 from cloudlet.model.function import Runtime, ScaleRule
 from cloudlet.model.sandbox import EndReason, InstanceState
+from cloudlet.scheduler.leases import Outcome
 from cloudlet.scheduler.lifecycle import Phase
 from cloudlet.scheduler.signals import EdgeTraffic
 from tests.property.scheduler_world import World, make_version
@@ -33,6 +34,21 @@ def test_a_cold_call_starts_an_instance_and_idleness_ends_it() -> None:
         assert world.node.instances == {}
         assert world.scheduler.status().versions == ()
         assert world.violations == []
+
+    run_virtual(story)
+
+
+def test_the_first_start_is_ordered_when_the_call_comes_and_not_at_the_next_look() -> None:
+    async def story() -> None:
+        world = World()
+        await world.begin(make_version("hello"))
+        version = world.scheduler.resolve("default", "hello")
+        ticket = world.scheduler.ticket(world.clock.monotonic() + 60)
+        assert world.scheduler.try_acquire(version, ticket) is None
+        assert sum(each.phases.get(Phase.STARTING, 0) for each in world.scheduler.status().versions) == 1
+        lease = await world.scheduler.acquire(version, ticket)
+        lease.finish(Outcome.DONE)
+        assert len(world.node.cells) == 1
 
     run_virtual(story)
 

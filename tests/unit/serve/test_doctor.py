@@ -241,13 +241,13 @@ def test_ports() -> None:
 def test_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directories, "_ANSWER_S_MAX", 0.05)
     path = tmp_path / "a.sock"
-    assert not directories.answers(path, False)
+    assert not directories.answers(path, b"")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        assert not directories.answers(path, False)
+        assert not directories.answers(path, b"")
         listener.listen()
-        assert directories.answers(path, False)
-        assert not directories.answers(path, True), "taken by the kernel, and by nobody else"
+        assert directories.answers(path, b"")
+        assert not directories.answers(path, b"hello"), "taken by the kernel, and by nobody else"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Feed:
             if not self._reading:
                 self._cursor = max(self._cursor or 0, logged[-1].seq)
             return
-        if self._reading is None and self._cursor is not None and logged[0].seq == self._cursor + 1:
+        if self._cursor is not None and logged[0].seq == self._cursor + 1:
             self._deliver([item.change() for item in logged])
         else:
             self.poke()
@@ -111,7 +111,9 @@ class Feed:
                 found = await self._changes(await self._first_seq() - 1, PAGE)
             if not found:
                 return
-            self._deliver(found)
+            # Commits of this process may have been told while the log was read.
+            if news := [change for change in found if change.seq > (self._cursor or 0)]:
+                self._deliver(news)
 
     def _deliver(self, changes: Sequence[Change]) -> None:
         self._cursor = changes[-1].seq

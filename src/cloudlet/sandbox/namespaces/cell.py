@@ -14,6 +14,8 @@ import resource
 import signal
 import socket
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NoReturn
 
 from . import image, kernel, landlock, messages, seccomp
@@ -29,19 +31,35 @@ _SYS_CLOSE_RANGE = 436
 _FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What was found out and computed once for all cells."""
+
+    landlock: int
+    """The kernel's version of it."""
+    filters: Mapping[str, bytes]
+    """Runtime → system call filter."""
+
+
+def layers() -> Layers:
+    return Layers(landlock.abi(), {runtime: seccomp.program(runtime) for runtime in ("node", "python")})
+
+
 def become(
-    request: CellRequest, setting: Setting, abi: int, descriptors: dict[str, int], allowed: int
+    request: CellRequest, setting: Setting, layers: Layers, descriptors: dict[str, int], allowed: int
 ) -> NoReturn:
     """Run the cell in this process, a fresh clone; `allowed` is readable once its ids are mapped."""
     try:
         if os.read(allowed, 1) == b"g":
-            _first_process(request, setting, abi, descriptors)
+            _first_process(request, setting, layers, descriptors)
     except BaseException as error:
         _tell_failure(descriptors["setup"], error)
     os._exit(1)
 
 
-def _first_process(request: CellRequest, setting: Setting, abi: int, descriptors: dict[str, int]) -> None:
+def _first_process(
+    request: CellRequest, setting: Setting, layers: Layers, descriptors: dict[str, int]
+) -> None:
     os.setsid()
     _take_ids(request)
     # After every change of credentials, which clear the first and may undo the second.
@@ -52,11 +70,12 @@ def _first_process(request: CellRequest, setting: Setting, abi: int, descriptors
     kernel.set_hostname(image.HOSTNAME.encode())
     door = _open_door()
     parts = (os.open("/proc", os.O_RDONLY | os.O_DIRECTORY), os.open("/tmp", os.O_PATH), door.fileno())  # noqa: S108
-    runtime = os.fork()
-    if runtime == 0:
-        _runtime(request, abi, descriptors, parts)
+    # Nobody needs a right from here on.
     kernel.drop_capabilities()
     kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
+    runtime = os.fork()
+    if runtime == 0:
+        _runtime(request, layers, descriptors, parts)
     _wait(runtime, descriptors["status"])
 
 
@@ -103,7 +122,9 @@ def _wait(runtime: int, status: int) -> None:
             os._exit(0)
 
 
-def _runtime(request: CellRequest, abi: int, descriptors: dict[str, int], parts: tuple[int, ...]) -> NoReturn:
+def _runtime(
+    request: CellRequest, layers: Layers, descriptors: dict[str, int], parts: tuple[int, ...]
+) -> NoReturn:
     setup = descriptors["setup"]
     try:
         _arrange(descriptors, parts)
@@ -113,10 +134,8 @@ def _runtime(request: CellRequest, abi: int, descriptors: dict[str, int], parts:
         os.umask(0o077)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        kernel.drop_capabilities()
-        kernel.prctl("no_new_privs", kernel.PR_SET_NO_NEW_PRIVS, 1)
-        landlock.restrict(abi, ("/tmp",), [f"/dev/{name}" for name in image.DEVICES])  # noqa: S108
-        seccomp.install(seccomp.program(request.runtime))
+        landlock.restrict(layers.landlock, ("/tmp",), [f"/dev/{name}" for name in image.DEVICES])  # noqa: S108
+        seccomp.install(layers.filters[request.runtime])
         os.execve(request.command[0], tuple(request.command), request.environment)  # noqa: S606 - what a cell is
     except BaseException as error:
         _tell_failure(setup, error)

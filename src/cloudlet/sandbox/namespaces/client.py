@@ -134,7 +134,7 @@ class Launcher:
         self._answers[number] = answer
         try:
             self.tell(message(number), descriptors)
-        except Unavailable:
+        except (Unavailable, OSError):
             del self._answers[number]
             raise
         return answer
@@ -147,7 +147,7 @@ class Launcher:
             raise Unavailable(f"command and environment of a cell have {len(message)} bytes: too many")
         if len(self._outgoing) >= PENDING_MAX:
             raise Unavailable("the launcher of cells is too far behind")
-        self._outgoing.append((message, [os.dup(each) for each in descriptors]))
+        self._outgoing.append((message, _copies(descriptors)))
         if len(self._outgoing) == 1:
             self._flush()
 
@@ -230,7 +230,8 @@ async def launch(setting: Setting) -> Launcher:
             ours.close()
             raise Unavailable(f"the launcher of cells cannot be started: {error}") from error
     try:
-        await _set(ours, setting)
+        landlock = await _set(ours, setting)
+        log.info("launcher_ready", pid=process.pid, landlock_abi=landlock)
         return Launcher(process, ours)
     except BaseException:
         ours.close()
@@ -239,7 +240,8 @@ async def launch(setting: Setting) -> Launcher:
         raise
 
 
-async def _set(connection: socket.socket, setting: Setting) -> None:
+async def _set(connection: socket.socket, setting: Setting) -> int:
+    """Return the kernel's version of Landlock, 0 without."""
     messages.send(connection, messages.setting_message(setting))
     try:
         async with asyncio.timeout(START_S_MAX):
@@ -250,7 +252,22 @@ async def _set(connection: socket.socket, setting: Setting) -> None:
         raise Unavailable("the launcher of cells ended before it was ready")
     answer = json.loads(data)
     if "error" in answer:
-        raise Unavailable(f"cells cannot be isolated on this machine: {answer['error']}")
+        raise Unavailable(
+            f"cells cannot be isolated on this machine: {answer['error']} (cloudlet doctor tells what to do)"
+        )
+    return int(answer["landlock"])
+
+
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    """Raise OSError; nothing is left open then."""
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))
+    except OSError:
+        _close_all(copies)
+        raise
+    return copies
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

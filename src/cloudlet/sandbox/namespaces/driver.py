@@ -7,6 +7,7 @@ killing ("soft"). There is no way out of a cell's network yet: a function reache
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -116,9 +117,8 @@ class NamespacesDriver:
         user = self._users.take() if self._users else 0
         if self._users:
             undo.callback(self._users.give_back, user)
-        page = os.memfd_create("activity", os.MFD_CLOEXEC)
+        page = _activity_page()
         undo.callback(os.close, page)
-        os.ftruncate(page, ACTIVITY_BYTES)
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
         with theirs, ExitStack() as handed:
@@ -129,6 +129,7 @@ class NamespacesDriver:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=CONTROL_LINE_BYTES_MAX)
             undo.callback(writer.close)
             request = _request(spec, user)
+            undo.callback(_forget, launcher, spec.cell_id)  # it may be cloned when we are cancelled
             answer = launcher.ask(
                 lambda number: messages.make_message(number, request),
                 (
@@ -145,10 +146,13 @@ class NamespacesDriver:
         if process is None:
             raise Unavailable("the launcher of cells has made none")
         process.status = status
-        undo.callback(_forget, launcher, spec.cell_id)
-        undo.callback(process.signal_group, signal.SIGKILL)
-        with setup:
-            process.pid, parts = await _set_up(setup)
+        try:
+            with setup:
+                process.pid, parts = await _set_up(setup)
+        except BaseException:
+            process.signal_group(signal.SIGKILL)
+            await process.wait()
+            raise
         undo.callback(parts.close)
         process.proc = parts.proc
         held = _Held(self, launcher, spec.cell_id, user, parts, status)
@@ -364,6 +368,18 @@ def _request(spec: CellSpec, user: int) -> CellRequest:
         processes_max=spec.limits.processes_max,
         file_bytes_max=spec.limits.file_bytes_max,
     )
+
+
+def _activity_page() -> int:
+    """A file of 4,096 zero bytes without a name, which the cell can make neither larger nor smaller."""
+    page = os.memfd_create("activity", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(page, ACTIVITY_BYTES)
+        fcntl.fcntl(page, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(page)
+        raise
+    return page
 
 
 def _output(undo: ExitStack, handed: ExitStack) -> tuple[int, int]:

@@ -51,7 +51,7 @@ _FILES = {
     "etc/resolv.conf": "",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
-_READ_ONLY = kernel.ATTR_RDONLY | kernel.ATTR_NOSUID
+READ_ONLY = kernel.ATTR_RDONLY | kernel.ATTR_NOSUID
 SHOWN = "/shown"
 """Where what is visible below ``/tmp`` waits for the cell's own ``/tmp``."""
 
@@ -68,7 +68,7 @@ def enter(setting: Setting) -> None:
         Path("/", name).mkdir(mode=0o755)
     _build(Path("/image"), setting)
     for number, root in enumerate(setting.code):
-        _show(root, Path("/code", str(number)), _READ_ONLY | kernel.ATTR_NODEV)
+        _show(root, Path("/code", str(number)), READ_ONLY | kernel.ATTR_NODEV)
     kernel.mount("stage", "/stage", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
     kernel.set_propagation("/stage", kernel.MS_SHARED)
     # A user namespace gets a /proc of its own only where one is seen already, whole.
@@ -103,10 +103,10 @@ def _build(image: Path, setting: Setting) -> None:
         _link_or_show(path, image)
     hidden = below_tmp(setting)
     for number, path in enumerate(hidden):
-        _show(path, image / SHOWN[1:] / str(number), _READ_ONLY | kernel.ATTR_NODEV)
+        _show(path, image / SHOWN[1:] / str(number), READ_ONLY | kernel.ATTR_NODEV)
     for path in outermost((*_SYSTEM, *_CONFIGURATION, *setting.visible)):
         if path not in hidden and os.path.exists(_OLD + path):  # noqa: PTH110
-            _show(path, image / path[1:], _READ_ONLY | kernel.ATTR_NODEV)
+            _show(path, image / path[1:], READ_ONLY | kernel.ATTR_NODEV)
     kernel.set_attributes(str(image), kernel.ATTR_RDONLY | kernel.ATTR_NOSUID)
 
 
@@ -124,7 +124,7 @@ def _link_or_show(path: str, image: Path) -> None:
     if old.is_symlink():
         (image / path[1:]).symlink_to(old.readlink())
     elif old.is_dir():
-        _show(path, image / path[1:], _READ_ONLY | kernel.ATTR_NODEV)
+        _show(path, image / path[1:], READ_ONLY | kernel.ATTR_NODEV)
 
 
 def _show(path: str, target: Path, attributes: int) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from pathlib import Path
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
@@ -25,18 +26,20 @@ ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 15, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
-_SYS_MOUNT_SETATTR = 442
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _ATTR_IDMAP = 1, 4, 0x10_0000
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _SIGCHLD = 17
-_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _CAP_VERSION_3 = 0x2008_0522
 _CAP_AMBIENT_CLEAR_ALL = 4
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x41
 
 MACHINE = platform.machine()
+_LAST_CAPABILITY = int(Path("/proc/sys/kernel/cap_last_cap").read_text()) if sys.platform == "linux" else 0
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -80,6 +83,22 @@ def set_attributes(target: str, attributes: int) -> None:
     )
 
 
+def bind_as(source: str, target: str, attributes: int, user_namespace: int) -> None:
+    """Like `bind`, and what belongs to a user that `user_namespace` maps is seen as that user's counterpart.
+    Raise OSError, also for a file system that cannot do this."""
+    tree = call(
+        f"open_tree {source}", _SYS_OPEN_TREE, _AT_FDCWD, source.encode(), _OPEN_TREE_CLONE | _AT_RECURSIVE
+    )
+    try:
+        wanted = struct.pack("QQQQ", attributes | _ATTR_IDMAP, 0, 0, user_namespace)
+        flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+        call(f"mount_setattr {source}", _SYS_MOUNT_SETATTR, tree, b"", flags, wanted, len(wanted))
+        where = (_AT_FDCWD, target.encode())
+        call(f"move_mount {target}", _SYS_MOVE_MOUNT, tree, b"", *where, _MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
+
+
 def set_propagation(target: str, flag: int) -> None:
     mount("none", target, "", flag)
 
@@ -109,8 +128,7 @@ def prctl(name: str, option: int, *arguments: int | bytes) -> None:
 def drop_capabilities() -> None:
     """Give up all of them, for this process and for what it executes."""
     prctl("ambient", PR_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    for capability in range(last + 1):
+    for capability in range(_LAST_CAPABILITY + 1):
         prctl("drop bounding set", PR_CAPBSET_DROP, capability)
     header = struct.pack("Ii", _CAP_VERSION_3, 0)
     call("capset", _SYS_CAPSET[MACHINE], header, bytes(24))

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import cell, image, kernel, landlock, messages
+from . import cell, image, kernel, messages
 from .messages import DESCRIPTORS, USER_ID, CellRequest, Setting
 
 
@@ -37,11 +37,11 @@ def main(descriptor: int) -> None:
     except OSError as error:
         messages.send(connection, _answer(error=str(error.args[-1])))
         return
+    launcher = _Launcher(connection, setting)
     gc.collect()
     gc.freeze()
     gc.disable()
-    messages.send(connection, _answer())
-    launcher = _Launcher(connection, setting)
+    messages.send(connection, _answer(landlock=launcher.layers.landlock))
     with suppress(EOFError):
         while True:
             launcher.serve(*messages.receive(connection))
@@ -51,8 +51,12 @@ class _Launcher:
     def __init__(self, connection: socket.socket, setting: Setting) -> None:
         self._connection = connection
         self._setting = setting
-        self._landlock = landlock.abi()
+        self.layers = cell.layers()
         self._shown: set[str] = set()
+        self._users: dict[str, int] = {}
+        """Cell → its user on the host, unless that is the launcher's own."""
+        self._owners: dict[str, int] = {}
+        """Cell → a user namespace in which root is that user."""
 
     def serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
         try:
@@ -68,6 +72,10 @@ class _Launcher:
         if message["op"] == "make":
             request = CellRequest(**message["request"])
             self._say(id=message["id"], pid=self._make(request, descriptors))
+            if request.user:
+                # Now, while the runtime boots. Should it fail it is tried again when it is needed.
+                with suppress(OSError):
+                    self._owner(request.cell)
         elif message["op"] == "show":
             self._show(message["cell"], f"/code/{message['root']}/{message['path']}")
             self._say(id=message["id"], pid=0)
@@ -79,6 +87,8 @@ class _Launcher:
             raise OSError(9, "descriptors were lost on the way to the launcher")
         Path("/stage", request.cell).mkdir(mode=0o755)
         try:
+            if request.user:
+                self._users[request.cell] = request.user
             return self._clone(request, dict(zip(DESCRIPTORS, descriptors, strict=True)))
         except OSError:
             self._forget(request.cell)
@@ -95,7 +105,7 @@ class _Launcher:
             if pid == 0:
                 self._connection.close()
                 os.close(write)
-                cell.become(request, self._setting, self._landlock, descriptors, read)
+                cell.become(request, self._setting, self.layers, descriptors, read)
             try:
                 _map_ids(pid, request.user or os.geteuid(), request.user or os.getegid())
             except OSError:
@@ -108,10 +118,23 @@ class _Launcher:
             os.close(write)
 
     def _show(self, name: str, source: str) -> None:
-        kernel.mount(source, f"/stage/{name}", "", kernel.MS_BIND | kernel.MS_REC)
+        target = f"/stage/{name}"
+        if name in self._users:
+            # The files are root's and closed to others; this cell has another user, and sees them as its own.
+            kernel.bind_as(source, target, image.READ_ONLY | kernel.ATTR_NODEV, self._owner(name))
+        else:
+            kernel.mount(source, target, "", kernel.MS_BIND | kernel.MS_REC)
         self._shown.add(name)
 
+    def _owner(self, name: str) -> int:
+        if name not in self._owners:
+            self._owners[name] = _namespace_of(self._users[name])
+        return self._owners[name]
+
     def _forget(self, name: str) -> None:
+        self._users.pop(name, None)
+        if name in self._owners:
+            os.close(self._owners.pop(name))
         if name in self._shown:
             self._shown.discard(name)
             kernel.detach(f"/stage/{name}")
@@ -132,6 +155,27 @@ def _enter(setting: Setting) -> None:
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
     image.enter(setting)
+
+
+def _namespace_of(user: int) -> int:
+    """A descriptor of a user namespace in which root is `user`. It belongs to no process."""
+    read, write = os.pipe()
+    try:
+        pid = kernel.clone(kernel.CLONE_NEWUSER)
+        if pid == 0:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        try:
+            _write(f"/proc/{pid}/uid_map", f"0 {user} 1")
+            _write(f"/proc/{pid}/gid_map", f"0 {user} 1")
+            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def _map_ids(pid: int, user: int, group: int) -> None:

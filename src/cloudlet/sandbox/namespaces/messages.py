@@ -1,8 +1,8 @@
 """What node and launcher say to each other: one JSON object a message on a sequenced-packet socket, with
 descriptors beside it. Standard library only.
 
-The node begins with a `Setting`; the answer is ``{}`` or ``{"error": TEXT}``. Then, each answered by its
-``id`` with ``{"id", "pid"}`` or ``{"id", "error"}``::
+The node begins with a `Setting`; the answer is ``{"landlock": ABI}`` or ``{"error": TEXT}``. Then, each
+answered by its ``id`` with ``{"id", "pid"}`` or ``{"id", "error"}``::
 
     {"op":"make","id","request"}  a `CellRequest`, with DESCRIPTORS beside it; `pid`: the cell's first process
     {"op":"show","id","cell","root","path"}   show the directory `path` below code root number `root`

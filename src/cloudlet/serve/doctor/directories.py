@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudlet.model.errors import PortTaken
+from cloudlet.node.frames import Request, framed
 from cloudlet.serve.installation import SOCKET_PATH_BYTES_MAX, claim_port, lock_data
 from cloudlet.settings import Paths
 
@@ -158,16 +159,16 @@ def holder(lock: Path) -> int | None:
     return None
 
 
-def answers(path: Path, speaks_http: bool) -> bool:
+def answers(path: Path, question: bytes) -> bool:
     """Whether somebody listens on a unix socket, and also says something, if it is known how to ask: the
     kernel takes connections for a process that hangs."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_ANSWER_S_MAX)
         try:
             probe.connect(str(path))
-            if not speaks_http:
+            if not question:
                 return True
-            probe.sendall(b"GET /doctor HTTP/1.1\r\nhost: cloudlet\r\nconnection: close\r\n\r\n")
+            probe.sendall(question)
             return probe.recv(1) != b""
         except OSError:
             return False
@@ -181,15 +182,17 @@ def clear(paths: Paths) -> None:
 
 def _sockets(paths: Paths) -> dict[str, bool]:
     """Whether somebody answers, for each socket of a running platform."""
-    http = (
-        paths.node_socket,
-        paths.control_socket,
-        paths.activator_socket,
-        paths.api_socket,
-        paths.admin_socket,
-    )
-    other = (paths.platform_socket, paths.xds_socket)
-    return {path.name: answers(path, path in http) for path in (*http, *other)}
+    http = b"GET /doctor HTTP/1.1\r\nhost: cloudlet\r\nconnection: close\r\n\r\n"
+    questions = {
+        paths.node_socket: framed(Request(1, "report")),
+        paths.control_socket: http,
+        paths.activator_socket: http,
+        paths.api_socket: http,
+        paths.admin_socket: http,
+        paths.platform_socket: b"",
+        paths.xds_socket: b"",
+    }
+    return {path.name: answers(path, question) for path, question in questions.items()}
 
 
 def _owned(path: Path) -> Owned | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudlet.model.errors import Unavailable
 from cloudlet.model.sandbox import Rung
 from cloudlet.sandbox import linux, tmp
+from cloudlet.sandbox.namespaces.driver import NamespacesDriver
 
-from .finding import Finding, ok, warning
+from .finding import Finding, ok, problem, warning
 
 _SYSCTLS = Path("/proc/sys")
 _CHILD_S_MAX = 10.0
@@ -31,6 +34,8 @@ class Isolation:
     """``kernel.unprivileged_userns_clone`` (Debian's kernels)."""
     apparmor_restricts: int | None
     """``kernel.apparmor_restrict_unprivileged_userns`` (Ubuntu's)."""
+    cells_error: str = ""
+    """Why no cell of the rung `namespaces` could be made ready for; empty when it could."""
 
 
 def see_isolation(rung: Rung, shown: tuple[Path, ...]) -> Isolation:
@@ -44,11 +49,12 @@ def see_isolation(rung: Rung, shown: tuple[Path, ...]) -> Isolation:
         namespaces_max=_setting("user/max_user_namespaces"),
         unprivileged_clone=_setting("kernel/unprivileged_userns_clone"),
         apparmor_restricts=_setting("kernel/apparmor_restrict_unprivileged_userns"),
+        cells_error=asyncio.run(_cells_error()) if here else "this system has no namespaces",
     )
 
 
 def judge_isolation(seen: Isolation) -> list[Finding]:
-    return [_judge_rung(seen), _judge_namespaces(seen), _judge_tmp(seen)]
+    return [_judge_rung(seen), _judge_namespaces(seen), _judge_cells(seen), _judge_tmp(seen)]
 
 
 def _judge_rung(seen: Isolation) -> Finding:
@@ -67,6 +73,16 @@ def _judge_namespaces(seen: Isolation) -> Finding:
     return warning("namespaces", text, namespaces_fix(seen))
 
 
+def _judge_cells(seen: Isolation) -> Finding:
+    if not seen.cells_error:
+        return ok("rung-namespaces", "CLOUDLET_RUNG=namespaces works here")
+    text = f"CLOUDLET_RUNG=namespaces does not work here: {seen.cells_error}"
+    fix = namespaces_fix(seen) if seen.linux else "use Linux where isolation matters"
+    if seen.rung is Rung.NAMESPACES:
+        return problem("rung-namespaces", text, fix)
+    return warning("rung-namespaces", text, fix)
+
+
 def namespaces_fix(seen: Isolation) -> str:
     """The setting that forbids them, with the command that allows them."""
     if seen.namespaces_max == 0:
@@ -77,7 +93,8 @@ def namespaces_fix(seen: Isolation) -> str:
         return "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
     return (
         "no kernel setting forbids them, so a container or a security module does: "
-        "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+        "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+        "--security-opt systempaths=unconfined"
     )
 
 
@@ -88,6 +105,17 @@ def _judge_tmp(seen: Isolation) -> Finding:
     if seen.linux and seen.namespaces_error:
         return warning("private-tmp", text, namespaces_fix(seen))
     return warning("private-tmp", text, "have functions use TMPDIR")
+
+
+async def _cells_error() -> str:
+    driver = NamespacesDriver((), ())
+    try:
+        await driver.start()
+    except Unavailable as error:
+        return error.message
+    finally:
+        await driver.close()
+    return ""
 
 
 def _namespaces_error() -> str:
