@@ -158,7 +158,7 @@ def targets_in(root: Path, stack: ExitStack) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "other_code": str(root / "code" / "two" / "index.py"),
-        "host_file": str(REPOSITORY / "pyproject.toml"),
+        "host_file": "/etc/login.defs",
         "unix": str(root / "code" / "admin.sock"),
         "abstract": f"cloudlet-{root.name}",
         "port": loopback.getsockname()[1],

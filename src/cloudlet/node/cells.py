@@ -149,7 +149,13 @@ async def remove_tree(directory: Path) -> None:
         return
     finally:
         os.close(devnull)
-    if (await child.wait()).code != 0:
+    try:
+        code = (await child.wait()).code
+    except asyncio.CancelledError:
+        # Nobody would take its end any more. What is left is removed at the next start.
+        child.put_down()
+        raise
+    if code != 0:
         log.warning("directory_not_removed", path=str(directory))
 
 

@@ -81,6 +81,12 @@ class Child:
         """The end of the process. May be awaited by several, cancelled and repeated."""
         return await asyncio.shield(self._ended)
 
+    def put_down(self) -> None:
+        """Kill it and what stayed in its group, and take its end at once, for who cannot wait."""
+        if self.running:
+            _signal_group(self.pid, signal.SIGKILL)
+            self._on_end()
+
     def _watch(self) -> None:
         if sys.platform == "linux":
             self._pidfd = os.pidfd_open(self.pid)

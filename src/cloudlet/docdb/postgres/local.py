@@ -14,6 +14,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -95,6 +96,7 @@ def start_server(directory: Path, durable: bool = True, programs: Path | None = 
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if user is not None:
         os.chown(directory, user.pw_uid, user.pw_gid)
+        programs = _reachable(programs, directory)
     data = directory / "data"
     if not (data / "PG_VERSION").exists():
         _run(
@@ -102,6 +104,20 @@ def start_server(directory: Path, durable: bool = True, programs: Path | None = 
             user,
         )
     return _start(programs, directory, data, durable, user)
+
+
+def _reachable(programs: Path, directory: Path) -> Path:
+    """The programs where a user without rights finds them: a copy, if they lie in somebody's own folder."""
+    if all(place.stat().st_mode & stat.S_IXOTH for place in (programs, *programs.parents)):
+        return programs
+    copy = directory / "programs"
+    # The package's programs look for their libraries in a folder beside the package.
+    package = programs.parent.parent
+    for folder in (programs.parent, package.with_name(f"{package.name}.libs")):
+        target = copy / folder.relative_to(package.parent)
+        if folder.exists() and not target.exists():
+            shutil.copytree(folder, target, symlinks=True)
+    return copy / programs.relative_to(package.parent)
 
 
 def _start(

@@ -37,14 +37,20 @@ def closed_directory(path: Path) -> Path | None:
 
 
 def open_up(closed: Path, kept: list[Path]) -> None:
-    """Show nothing of `closed` but `kept`."""
+    """Show nothing of `closed` but `kept`, or all that is in it if it is one of these itself."""
     aside = Path(tempfile.mkdtemp(prefix="cl-kept-"))
     try:
         kernel.mount(str(closed), str(aside), "", kernel.MS_BIND | kernel.MS_REC)
         kernel.mount("open", str(closed), "tmpfs", 0, "mode=0755,size=1m")
+        if closed in kept:
+            kept = [closed / each.name for each in aside.iterdir() if not each.is_symlink()]
         for path in kept:
-            path.mkdir(parents=True, exist_ok=True)
-            kernel.mount(str(aside / path.relative_to(closed)), str(path), "", kernel.MS_BIND | kernel.MS_REC)
+            source = aside / path.relative_to(closed)
+            if source.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.touch()
+            kernel.mount(str(source), str(path), "", kernel.MS_BIND | kernel.MS_REC)
         kernel.detach(str(aside))
     finally:
         shutil.rmtree(aside, ignore_errors=False)
